@@ -1,0 +1,241 @@
+# oombench. `make help` lists the targets; everything that is made goes into $(BUILD).
+#
+#   make BUILD=/somewhere   several people, or several settings, build at once
+#   make V=1                shows the commands
+#   make CC=clang CFLAGS=-O0 WERROR=0 SANITIZE=address,undefined CUDA=auto|0|1
+
+VERSION := 0.1.0
+BUILD ?= build
+PREFIX ?= /usr/local
+CUDA ?= auto
+WERROR ?= 1
+V ?= $(VERBOSE)
+Q := $(if $(filter-out 0,$(V)),,@)
+say = $(if $(Q),@printf '  %-7s %s\n' '$(1)' '$(2)')
+part := $(MAKE) --no-print-directory
+
+# A number of jobs given on the command line wins over this one.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+
+# `make clean all` means one after the other, in spite of the jobs.
+ifneq ($(and $(filter clean,$(MAKECMDGOALS)),$(filter-out clean,$(MAKECMDGOALS))),)
+.NOTPARALLEL:
+.PHONY: $(MAKECMDGOALS)
+$(MAKECMDGOALS):
+	+@$(part) $@
+else
+
+ifeq ($(filter auto 0 1,$(CUDA)),)
+$(error CUDA=$(CUDA): allowed are auto, 0 and 1)
+endif
+ifeq ($(CUDA)$(filter help clean,$(MAKECMDGOALS)),1)
+$(error CUDA=1: no CUDA plugin in this version; CUDA=auto shows what this machine has)
+endif
+# The results are the same bits on every machine; these flags would change them.
+refused := $(filter -ffast-math -Ofast -march=native -funsafe-math-optimizations \
+    -fno-trapping-math -ffp-contract=fast,$(CC) $(CFLAGS))
+ifneq ($(refused),)
+$(error refused: $(refused) changes results, and every machine must get the same bits)
+endif
+
+# --- flags -------------------------------------------------------------------------------------
+
+language := -std=c11 -D_GNU_SOURCE -I. -I$(BUILD) -ffp-contract=off -fno-math-errno
+warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla \
+    $(if $(filter-out 0,$(WERROR)),-Werror)
+sanitize := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all \
+    -fno-omit-frame-pointer)
+flags = $(language) $(warnings) -g $(1) $(sanitize) $(CPPFLAGS) $(CFLAGS)
+libraries = $(LDLIBS) $(JANSSON_LIBS) -lm -lpthread -ldl
+
+# kernels/host/isa/NAME.c is built once for each of these (kernels/host/kernels.h has the rule).
+isa_base :=
+isa_avx2 := -mavx2 -mfma -mf16c
+isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512
+
+# --- what there is -----------------------------------------------------------------------------
+
+sources := $(filter-out kernels/cuda/%,$(wildcard $(foreach room,kernels harness scenarios, \
+    $(room)/*.c $(room)/*/*.c $(room)/*/*/*.c)))
+tests := $(sort $(filter %-test.c,$(sources)))
+benches := $(sort $(filter %-bench.c,$(sources)))
+main := harness/cli/main.c
+library_c := $(sort $(filter-out $(tests) $(benches) %/main.c,$(sources)))
+isa_c := $(filter kernels/host/isa/%,$(library_c))
+plain_c := $(filter-out $(isa_c),$(library_c))
+lessons := $(wildcard scenarios/*.md)
+
+# A room is kernels, scenarios, or a folder of harness; it has one test program.
+room_of = $(strip $(if $(filter harness/%,$(1)), \
+    harness-$(word 2,$(subst /, ,$(1))),$(firstword $(subst /, ,$(1)))))
+rooms := $(sort $(foreach test,$(tests),$(call room_of,$(test))))
+room_tests = $(foreach test,$(tests),$(if $(filter $(1),$(call room_of,$(test))),$(test)))
+bench_names := $(notdir $(benches:-bench.c=))
+ifneq ($(words $(bench_names)),$(words $(sort $(bench_names))))
+$(error two *-bench.c files have one name: $(benches))
+endif
+
+binary := $(BUILD)/oombench
+library := $(BUILD)/liboombench.a
+object = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+test_programs := $(addprefix $(BUILD)/test/,$(rooms))
+bench_programs := $(addprefix $(BUILD)/bench/,$(bench_names))
+
+# Targets that bring the compiler first, or need none, must not ask it anything while make reads.
+needs_nothing := help clean deps lint run check check-asan check-clang
+ifneq ($(filter-out $(needs_nothing),$(or $(MAKECMDGOALS),all)),)
+include $(BUILD)/config.mk
+endif
+
+isas := $(if $(TARGET_X86_64),base avx2 avx512,base)
+isa_objects := $(foreach isa,$(isas),$(patsubst %.c,$(BUILD)/obj/%.$(isa).o,$(isa_c)))
+library_o := $(call object,$(plain_c)) $(isa_objects)
+
+# --- targets -----------------------------------------------------------------------------------
+
+.PHONY: all help run check check-asan check-clang check-built tests benches lint deps config \
+    generated install clean FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+all: ## the program, build/oombench (the default)
+all: $(binary)
+
+help: ## this list
+	@echo 'make TARGET [BUILD=build] [CC=cc] [CFLAGS=] [CUDA=auto|0|1] [V=1]'
+	@awk -F' ?: ## ?' '/^[a-z-]+: ## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
+
+run: ## install what is missing (asks), build, run every scenario (ARGS=... for some)
+	$(Q)ci/deps $(DEPS) build
+	+$(Q)$(part) all
+	$(Q)$(binary) run $(ARGS)
+
+check: ## install what is missing (asks), build, run every test
+	$(Q)ci/deps $(DEPS) build test
+	+$(Q)$(part) check-built
+
+check-asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	+$(Q)$(part) check-built BUILD=$(BUILD)/asan SANITIZE=address,undefined COMMANDS=0
+
+check-clang: ## the tests built by clang
+	+$(Q)$(part) check-built BUILD=$(BUILD)/clang CC=clang COMMANDS=0
+
+check-built: $(binary) $(test_programs) $(bench_programs)
+	$(Q)ci/run-tests $(BUILD) $(if $(filter 0,$(COMMANDS)),,ci/tests/*-test) $(test_programs) \
+	    $(if $(filter 0,$(COMMANDS)),,ci/check-commands)
+
+tests: ## the test programs, one per room: build/test/*
+tests: $(test_programs)
+
+benches: ## the measuring programs: build/bench/*
+benches: $(bench_programs)
+
+test-%: $(BUILD)/test/%
+	$<
+
+lint: ## formatting, static analysis and the rules of the house (LINT=strict: no tool may lack)
+	+$(Q)$(part) generated >/dev/null 2>&1 || true
+	$(Q)BUILD=$(BUILD) LINT=$(LINT) ci/lint
+
+deps: ## install everything for building, testing and linting (asks)
+	$(Q)ci/deps $(DEPS) build test lint
+
+config: ## what was found on this machine, once more
+config: $(BUILD)/config.mk
+	@cat $(BUILD)/config.txt
+
+install: ## into $(DESTDIR)$(PREFIX)
+install: $(binary)
+	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
+	$(Q)install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/doc/oombench'
+	$(Q)install -m 755 $(binary) '$(DESTDIR)$(PREFIX)/bin/oombench'
+	$(Q)install -m 644 $(wildcard README.md LICENSE) $(lessons) \
+	    '$(DESTDIR)$(PREFIX)/share/doc/oombench'
+
+clean: ## remove what was made
+	$(Q)rm -rf $(addprefix $(BUILD)/,asan bench clang config.h config.mk config.txt flags \
+	    generated liboombench.a library-list obj oombench probe tap test)
+	$(Q)-[ ! -d $(BUILD) ] || rmdir --ignore-fail-on-non-empty $(BUILD)
+
+# --- rules -------------------------------------------------------------------------------------
+
+# Writes its input to a file only when that changes the file, so that nothing is rebuilt for nothing.
+update = { mkdir -p $(dir $(1)) && cat >$(1).new && \
+    { cmp -s $(1).new $(1) && rm -f $(1).new || mv $(1).new $(1); }; }
+
+$(BUILD)/flags: FORCE
+	@{ $(CC) --version 2>/dev/null | head -n 1; \
+	    echo '$(subst ','\'',$(CC) $(call flags,-O2) $(LDFLAGS) $(LDLIBS) CUDA=$(CUDA))'; } | \
+	    $(call update,$@)
+
+# Packages that come or go change what is found; an unchanged answer rebuilds nothing.
+$(BUILD)/config.mk: ci/probe Makefile $(BUILD)/flags $(wildcard /var/lib/dpkg/status)
+	@BUILD='$(BUILD)' CC='$(CC)' FLAGS='$(subst ','\'',$(call flags,-O2) $(LDFLAGS))' \
+	    CUDA='$(CUDA)' AVX2='$(isa_avx2)' AVX512='$(isa_avx512)' ci/probe \
+	    $(if $(filter config,$(MAKECMDGOALS)),>/dev/null)
+
+$(BUILD)/generated/version.h: FORCE
+	@printf '#define OOM_VERSION "%s"\n#define OOM_COMMIT "%s"\n' '$(VERSION)' \
+	    "$$(git describe --always --dirty --exclude='*' 2>/dev/null || echo unknown)" | \
+	    $(call update,$@)
+
+generated: $(BUILD)/config.mk $(BUILD)/generated/version.h
+
+made_first := $(BUILD)/flags Makefile | $(BUILD)/config.mk $(BUILD)/generated/version.h
+compile = $(CC) $(call flags,$(1)) -MMD -MP -c $< -o $@
+
+define compile_isa
+$(BUILD)/obj/kernels/host/isa/%.$(1).o: kernels/host/isa/%.c $(made_first)
+	$$(call say,CC,$$< $(1))
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(call compile,-O3 -DOOM_HOST_ISA=$(1) $$(isa_$(1)))
+endef
+$(foreach isa,$(isas),$(eval $(call compile_isa,$(isa))))
+
+$(BUILD)/obj/%.o: %.c $(made_first)
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(call compile,-O2)
+
+# The lessons are inside the program.
+$(BUILD)/obj/scenarios/lessons.o: $(lessons)
+
+# The list makes a deleted source leave the archive.
+$(BUILD)/library-list: FORCE
+	@echo '$(library_o)' | $(call update,$@)
+
+$(library): $(library_o) $(BUILD)/library-list
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(library_o)
+
+link = $(CC) $(call flags,-O2) $(LDFLAGS) $(filter %.o %.a,$^) -Wl,--as-needed $(libraries) -o $@
+
+$(binary): $(call object,$(main)) $(library)
+	$(call say,LINK,$@)
+	$(Q)$(link)
+
+define test_program
+$(BUILD)/test/$(1)-main.c: ci/test-main FORCE
+	@mkdir -p $$(@D) && ci/test-main $(call room_tests,$(1)) >$$@.list && \
+	    $$(call update,$$@) <$$@.list && rm -f $$@.list
+$(BUILD)/test/$(1)-main.o: $(BUILD)/test/$(1)-main.c $(made_first)
+	$$(Q)$$(call compile,-O2)
+$(BUILD)/test/$(1): $(BUILD)/test/$(1)-main.o $(call object,$(call room_tests,$(1))) $(library)
+	$$(call say,LINK,$$@)
+	$$(Q)$$(link)
+endef
+$(foreach room,$(rooms),$(eval $(call test_program,$(room))))
+
+define bench_program
+$(BUILD)/bench/$(notdir $(1:-bench.c=)): $(call object,$(1)) $(library)
+	$$(call say,LINK,$$@)
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(link)
+endef
+$(foreach bench,$(benches),$(eval $(call bench_program,$(bench))))
+
+-include $(patsubst %.o,%.d,$(library_o) $(call object,$(tests) $(benches) $(main)) \
+    $(addsuffix -main.o,$(test_programs)))
+
+endif

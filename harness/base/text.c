@@ -1,0 +1,140 @@
+#include "harness/base/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. */
+int oom_utf8_length(const char *text, size_t n) {
+    const unsigned char *at = (const unsigned char *)text;
+    if (n == 0) return 0;
+    if (at[0] < 0x80) return 1;
+    int length = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : 2;
+    if (at[0] < 0xc2 || at[0] > 0xf4 || n < (size_t)length) return 0;
+    for (int i = 1; i < length; i++) {
+        if ((at[i] & 0xc0) != 0x80) return 0;
+    }
+    if (at[0] == 0xe0 && at[1] < 0xa0) return 0;
+    if (at[0] == 0xed && at[1] > 0x9f) return 0;
+    if (at[0] == 0xf0 && at[1] < 0x90) return 0;
+    if (at[0] == 0xf4 && at[1] > 0x8f) return 0;
+    return length;
+}
+
+/* One character: its bytes and its columns (0 for the combining marks U+0300..U+036F). */
+static int character(const char *text, size_t n, int *columns) {
+    int length = oom_utf8_length(text, n);
+    const unsigned char *at = (const unsigned char *)text;
+    bool combining = length == 2 && (at[0] == 0xcc || (at[0] == 0xcd && at[1] <= 0xaf));
+    *columns = combining ? 0 : 1;
+    return length > 0 ? length : 1;
+}
+
+/* Bytes of text that fill at most `columns` columns; *used: how many they do. */
+static size_t prefix_bytes(const char *text, size_t n, int columns, int *used) {
+    size_t at = 0;
+    *used = 0;
+    while (at < n) {
+        int width;
+        int length = character(text + at, n - at, &width);
+        if (*used + width > columns) break;
+        *used += width;
+        at += (size_t)length;
+    }
+    return at;
+}
+
+int oom_text_columns(const char *text) {
+    int used;
+    prefix_bytes(text, strlen(text), 1 << 30, &used);
+    return used;
+}
+
+/* Copies whole characters while they fit; control characters become '?'. */
+static size_t copy_clean(char *out, size_t n, const char *text, size_t bytes) {
+    size_t to = 0, from = 0;
+    while (from < bytes) {
+        int length = oom_utf8_length(text + from, bytes - from);
+        unsigned char c = (unsigned char)text[from];
+        bool bad = length == 0 || c < 0x20 || c == 0x7f;
+        size_t take = bad ? 1 : (size_t)length;
+        if (to + take >= n) break;
+        memcpy(out + to, bad ? "?" : text + from, take);
+        to += take;
+        from += take;
+    }
+    if (n > 0) out[to] = 0;
+    return to;
+}
+
+char *oom_text_fit(const char *text, int columns, bool ascii, char *out, size_t n) {
+    const char *mark = ascii ? "..." : "\xe2\x80\xa6"; /* U+2026 */
+    int mark_columns = ascii ? 3 : 1, used;
+    size_t bytes = strlen(text);
+    if (prefix_bytes(text, bytes, columns, &used) == bytes) {
+        copy_clean(out, n, text, bytes);
+        return out;
+    }
+    size_t kept =
+        columns > mark_columns ? prefix_bytes(text, bytes, columns - mark_columns, &used) : 0;
+    size_t at = copy_clean(out, n, text, kept);
+    copy_clean(out + at, n - at, mark,
+               columns >= mark_columns ? strlen(mark)
+                                       : (size_t)(ascii && columns > 0 ? columns : 0));
+    return out;
+}
+
+void oom_text_wrap(FILE *out, const char *text, int at, int indent, int columns) {
+    bool first = true;
+    while (*text != 0) {
+        text += strspn(text, " ");
+        size_t bytes = strcspn(text, " ");
+        if (bytes == 0) break;
+        int used;
+        prefix_bytes(text, bytes, 1 << 30, &used);
+        if (!first && at + 1 + used > columns) {
+            fprintf(out, "\n%*s", indent, "");
+            at = indent;
+        } else if (!first) {
+            fputc(' ', out);
+            at++;
+        }
+        fwrite(text, 1, bytes, out);
+        at += used;
+        text += bytes;
+        first = false;
+    }
+    fputc('\n', out);
+}
+
+static int clamp_columns(int columns) {
+    return columns < 40 ? 40 : columns > 500 ? 500 : columns;
+}
+
+int oom_terminal_columns(int fd) {
+    struct winsize size;
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return clamp_columns(size.ws_col);
+    const char *text = getenv("COLUMNS");
+    char *end;
+    long columns = text != NULL ? strtol(text, &end, 10) : 0;
+    if (columns > 0 && *end == 0) return clamp_columns(columns > 500 ? 500 : (int)columns);
+    return 80;
+}
+
+bool oom_locale_is_utf8(void) {
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (int i = 0; i < 3; i++) {
+        const char *value = getenv(names[i]);
+        if (value == NULL || *value == 0) continue;
+        return strcasestr(value, "utf-8") != NULL || strcasestr(value, "utf8") != NULL;
+    }
+    return false;
+}
+
+bool oom_terminal_has_colour(int fd) {
+    const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
+    if (no_colour != NULL && *no_colour != 0) return false;
+    return isatty(fd) && (term == NULL || strcmp(term, "dumb") != 0);
+}

@@ -1,0 +1,160 @@
+/*
+ * plan.c: `oombench plan MODEL`: what a training step would need, and the largest batch that fits.
+ */
+#include "harness/cli/cli.h"
+
+#include "harness/base/json-write.h"
+#include "harness/base/options.h"
+#include "harness/base/sizes.h"
+#include "harness/base/text.h"
+#include "harness/train/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+struct plan_command {
+    uint64_t capacity;
+    const char *alloc_conf, *json;
+    int64_t batch;
+    bool sgd, zeroed, help;
+    int micro;
+};
+
+#define AT(field) .offset = offsetof(struct plan_command, field)
+static const struct oom_option rows[] = {
+    {"capacity", 'c', OOM_OPTION_SIZE, AT(capacity), .fallback = "192MiB",
+     .environment = "OOMBENCH_CAPACITY", .help = "memory of the device"},
+    {"alloc-conf", 0, OOM_OPTION_TEXT, AT(alloc_conf), .fallback = "", .metavar = "CONF",
+     .environment = "OOMBENCH_ALLOC_CONF", .help = "settings of the caching allocator"},
+    {"micro", 0, OOM_OPTION_INT, AT(micro), .min = 0, .max = 1048576, .fallback = "0",
+     .metavar = "N", .help = "accumulate over micro-batches of N samples; 0: the batch in one"},
+    {"sgd", 0, OOM_OPTION_FLAG, AT(sgd), .help = "SGD with momentum (default: AdamW)"},
+    {"zeroed", 0, OOM_OPTION_FLAG, AT(zeroed),
+     .help = "keep gradients and fill them with zeros (default: free them after each step)"},
+    {"json", 0, OOM_OPTION_PATH, AT(json), .metavar = "FILE", .help = "as JSON; - is standard output"},
+    {"help", 'h', OOM_OPTION_FLAG, AT(help), .help = "this list"},
+};
+#undef AT
+
+struct answer {
+    struct oom_model_spec spec;
+    struct oom_plan_request request;
+    struct oom_plan unlimited, capped;
+    int64_t largest;
+};
+
+static enum oom_status fits(void *context, int64_t size, bool *out) {
+    struct oom_plan_request request = *(const struct oom_plan_request *)context;
+    struct oom_plan plan;
+    if (!request.micro) request.samples = size;
+    request.size = size;
+    OOM_TRY(oom_plan_run(&request, &plan));
+    *out = plan.fits;
+    return OOM_OK;
+}
+
+static enum oom_status make(const struct plan_command *c, struct answer *a) {
+    struct oom_allocator_settings settings = oom_allocator_settings_default();
+    OOM_TRY(oom_allocator_settings_parse(c->alloc_conf, &settings));
+    a->request = (struct oom_plan_request){
+        .trainer = {.spec = a->spec,
+                    .seed = 1,
+                    .gradients = c->zeroed ? OOM_GRADIENTS_ZEROED : OOM_GRADIENTS_NONE,
+                    .optimizer = c->sgd ? OOM_OPTIMIZER_SGD : OOM_OPTIMIZER_ADAMW},
+        .settings = settings,
+        .capacity = OOM_PLAN_UNLIMITED,
+        .samples = a->spec.batch,
+        .size = c->micro > 0 ? c->micro : a->spec.batch,
+        .micro = c->micro > 0,
+        .steps = 3};
+    OOM_TRY(oom_plan_run(&a->request, &a->unlimited));
+    a->request.capacity = c->capacity;
+    OOM_TRY(oom_plan_run(&a->request, &a->capped));
+    int64_t most = a->request.micro ? a->spec.batch : 1 << 20;
+    return oom_largest_fit(&a->request, fits, most, &a->largest);
+}
+
+static void print(const struct plan_command *c, const struct answer *a) {
+    char text[OOM_SPEC_TEXT_MAX], size[16], total[16];
+    oom_model_spec_text(&a->spec, text);
+    printf("model     %s\n", text);
+    printf("needs     %s reserved, %s live at the peak, without limit\n",
+           oom_size_format(a->unlimited.peak_reserved, size, sizeof size),
+           oom_size_format(a->unlimited.peak_allocated, total, sizeof total));
+    for (int i = 0; i < OOM_TAG_COUNT; i++) {
+        if (a->unlimited.tag_at_peak[i] == 0) continue;
+        printf("            %-14s %s\n", oom_tag_name((enum oom_tag)i),
+               oom_size_format(a->unlimited.tag_at_peak[i], size, sizeof size));
+    }
+    printf("capacity  %s: %s\n", oom_size_format(c->capacity, size, sizeof size),
+           a->capped.fits ? "fits" : "does not fit");
+    if (a->capped.fits) {
+        printf("            peak %s reserved\n",
+               oom_size_format(a->capped.peak_reserved, size, sizeof size));
+    } else {
+        const struct oom_attempt *failed = &a->capped.failed;
+        printf("            fails in %s at '%s', which wants %s\n", oom_phase_name(failed->phase),
+               failed->report.site,
+               oom_size_format(failed->report.requested, size, sizeof size));
+    }
+    const char *what = a->request.micro ? "micro-batch" : "batch";
+    if (a->largest == 0) {
+        printf("largest   not even a %s of 1 fits\n", what);
+    } else {
+        printf("largest   %s of %lld: every %s up to it fits, three steps in a row\n", what,
+               (long long)a->largest, what);
+    }
+}
+
+static enum oom_status print_json(const struct plan_command *c, const struct answer *a) {
+    bool standard = strcmp(c->json, "-") == 0;
+    FILE *file = standard ? stdout : fopen(c->json, "we");
+    if (file == NULL) return oom_fail(OOM_IO, "'%s' cannot be written", c->json);
+    char text[OOM_SPEC_TEXT_MAX];
+    oom_model_spec_text(&a->spec, text);
+    struct oom_json_writer json;
+    oom_json_writer_init_file(&json, file, OOM_JSON_PRETTY);
+    oom_json_object_begin(&json);
+    oom_json_put_string(&json, "model", text);
+    oom_json_put_uint64(&json, "capacity_bytes", c->capacity);
+    oom_json_put_uint64(&json, "peak_reserved_bytes", a->unlimited.peak_reserved);
+    oom_json_put_uint64(&json, "peak_allocated_bytes", a->unlimited.peak_allocated);
+    oom_json_put_bool(&json, "fits", a->capped.fits);
+    oom_json_put_int64(&json, "largest", a->largest);
+    oom_json_object_end(&json);
+    enum oom_status status = oom_json_writer_finish(&json, NULL, NULL);
+    if (!standard && fclose(file) != 0 && status == OOM_OK) {
+        status = oom_fail(OOM_IO, "'%s' cannot be written", c->json);
+    }
+    return status;
+}
+
+int oom_verb_plan(int argc, char **argv) {
+    enum { OPERANDS_MAX = 64 };
+    const char *operands[OPERANDS_MAX];
+    const struct oom_options table = {rows, sizeof rows / sizeof rows[0]};
+    struct plan_command command = {0};
+    struct answer answer = {0};
+    int count = 0;
+    enum oom_status status = OOM_OK;
+    if (argc > OPERANDS_MAX) status = oom_fail(OOM_USAGE, "more than %d arguments", OPERANDS_MAX);
+    if (status == OOM_OK) status = oom_options_parse(&table, argc, argv, &command, operands, &count, NULL);
+    if (status == OOM_OK && command.help) {
+        printf("usage: oombench plan MODEL [options]\n\nMODEL is gpt or mlp with keys: "
+               "gpt,layers=4,width=64,batch=32\n\n");
+        oom_options_help(&table, stdout, oom_terminal_columns(1));
+        return OOM_EXIT_OK;
+    }
+    if (status == OOM_OK && count != 1) {
+        status = oom_fail(OOM_USAGE, "one model is needed, such as gpt,layers=4,batch=64; %d given",
+                          count);
+    }
+    if (status == OOM_OK) status = oom_model_spec_parse(operands[0], &answer.spec);
+    if (status == OOM_OK) status = make(&command, &answer);
+    if (status == OOM_OK && command.json != NULL) status = print_json(&command, &answer);
+    if (status == OOM_OK && (command.json == NULL || strcmp(command.json, "-") != 0)) {
+        print(&command, &answer);
+    }
+    return status == OOM_OK ? OOM_EXIT_OK : oom_exit_for(status, "plan");
+}

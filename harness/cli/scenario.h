@@ -1,0 +1,55 @@
+/*
+ * scenario.h: what a scenario is to the command. The table itself is in scenarios/list.c: the
+ * scenarios know the harness, and the harness knows them only through this.
+ */
+#ifndef OOM_HARNESS_CLI_SCENARIO_H
+#define OOM_HARNESS_CLI_SCENARIO_H
+
+#include "harness/train/control.h"
+#include "harness/verify/case.h"
+
+/* The options that shape a scenario's cases. */
+struct oom_run_options {
+    char device[16];
+    uint64_t capacity;
+    const char *capacity_from; /* "default", "option", "environment" */
+    enum oom_schedule schedule;
+    enum oom_isa isa;
+    int threads;
+    uint64_t seed;
+    struct oom_allocator_settings settings;
+    const char *data;  /* NULL: generated */
+    const char *model; /* NULL: the scenario's; else a model's text whose keys win */
+    bool quick, full;
+};
+
+/* One row of a scenario: a case, or a wrong twin of one. */
+struct oom_scenario_case {
+    struct oom_case the_case;
+    enum oom_control control; /* NONE: the product */
+    uint32_t expected_false;  /* of a control: 1 << enum oom_bit */
+};
+
+/* Where a scenario puts its rows. */
+struct oom_docket {
+    struct oom_scenario_case *rows;
+    int count, capacity;
+};
+
+/* A new zeroed row, or NULL when the host has no memory (the docket remembers). */
+struct oom_scenario_case *oom_docket_add(struct oom_docket *docket);
+void oom_docket_free(struct oom_docket *docket);
+
+struct oom_scenario {
+    const char *name;
+    const char *summary; /* one line: what happens here */
+    double seconds;      /* about, at the default capacity on two cores */
+    double most_need;    /* the largest need of its cases: memory of the references / capacity */
+    /* Adds the rows, in the order they are run; every figure is derived from the options. */
+    enum oom_status (*list)(const struct oom_run_options *options, struct oom_docket *docket);
+    const char *lesson; /* its Markdown, embedded */
+};
+
+extern const struct oom_scenario *const oom_scenarios[]; /* ends with NULL */
+
+#endif

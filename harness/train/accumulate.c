@@ -1,0 +1,68 @@
+#include "harness/train/accumulate.h"
+
+#include "harness/train/control.h"
+
+int64_t oom_cut_size(struct oom_cut cut, int j) {
+    int64_t size = cut.uneven ? cut.micro >> (j % 3) : cut.micro;
+    return size > 0 ? size : 1;
+}
+
+int oom_cut_count(struct oom_cut cut, int64_t samples) {
+    int count = 0;
+    for (int64_t at = 0; at < samples; count++) at += oom_cut_size(cut, count);
+    return count;
+}
+
+/* ---- how rows are weighed: the product's one line, and the mistakes ---- */
+
+static double sample_mass(const struct oom_window *window) {
+    double mass = 0;
+    for (int64_t i = 0; i < window->samples; i++) mass += oom_window_weight(window, i);
+    return mass;
+}
+
+static struct oom_weighing weighing_of(const struct oom_window *window, struct oom_cut cut,
+                                       int64_t begin, int64_t end) {
+    double micro_mass = oom_window_mass(window, begin, end);
+    if (oom_control_on(OOM_CONTROL_LOSS_NOT_DIVIDED)) {
+        return (struct oom_weighing){micro_mass, false};
+    }
+    if (oom_control_on(OOM_CONTROL_MEAN_OF_MEANS)) {
+        return (struct oom_weighing){micro_mass * oom_cut_count(cut, window->samples), false};
+    }
+    if (oom_control_on(OOM_CONTROL_FULL_DIVISOR)) {
+        double part = (double)window->samples / (double)window->nominal;
+        return (struct oom_weighing){window->total / part, false};
+    }
+    if (oom_control_on(OOM_CONTROL_TOKENS_IGNORED)) {
+        return (struct oom_weighing){sample_mass(window), true};
+    }
+    return (struct oom_weighing){window->total, false};
+}
+
+/* ---- the loop ---- */
+
+static enum oom_status run_micro_batch(struct oom_trainer *t, const struct oom_window *window,
+                                       struct oom_cut cut, int64_t begin, int64_t end) {
+    bool last = end == window->samples;
+    if (oom_control_on(OOM_CONTROL_GRADS_CLEARED)) OOM_TRY(oom_trainer_clear_gradients(t));
+    if (oom_control_on(OOM_CONTROL_SAMPLE_DROPPED) && last && end - begin > 1) end--;
+    if (oom_control_on(OOM_CONTROL_SAMPLE_TWICE) && last && begin > 0) begin--;
+    return oom_trainer_micro_batch(t, window, begin, end, weighing_of(window, cut, begin, end));
+}
+
+enum oom_status oom_window_run(struct oom_trainer *t, const struct oom_window *window,
+                               struct oom_cut cut, struct oom_gradients_ready ready) {
+    OOM_TRY(oom_trainer_begin_step(t));
+    for (int64_t begin = 0; begin < window->samples; t->micro_batch++) {
+        int64_t end = begin + oom_cut_size(cut, t->micro_batch);
+        if (end > window->samples) end = window->samples;
+        OOM_TRY(run_micro_batch(t, window, cut, begin, end));
+        begin = end;
+    }
+    bool partial = window->samples < window->nominal;
+    if (oom_control_on(OOM_CONTROL_LAST_WINDOW_DROPPED) && partial) return OOM_OK;
+    if (ready.call != NULL) OOM_TRY(ready.call(ready.context, t, window));
+    OOM_TRY(oom_trainer_update(t));
+    return oom_trainer_end_step(t);
+}

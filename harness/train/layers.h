@@ -1,0 +1,57 @@
+/*
+ * layers.h: the steps that models are written in: an op or two each, with its temporaries.
+ *
+ * Everything works on the trainer's scope. N is rows (samples x positions), C channels. `site`
+ * names the tensor that is made. All functions return the status of the first thing that failed.
+ */
+#ifndef OOM_HARNESS_TRAIN_LAYERS_H
+#define OOM_HARNESS_TRAIN_LAYERS_H
+
+#include "harness/train/trainer.h"
+
+/* A new activation of n elements of the session's dtype. */
+enum oom_status oom_activation(struct oom_trainer *t, int64_t n, const char *site,
+                               struct oom_tensor *out);
+/* The same, with a site of the form "block 3 fc". */
+enum oom_status oom_activation_of(struct oom_trainer *t, int64_t n, int layer, const char *what,
+                                  struct oom_tensor *out);
+enum oom_status oom_drop(struct oom_trainer *t, struct oom_tensor *tensor);
+
+/* Called where a saved activation has been read for the last time in forward: it is kept, for
+ * backward reads it; and where backward is done with it. */
+enum oom_status oom_keep_saved(struct oom_trainer *t, const struct oom_tensor *tensor);
+enum oom_status oom_drop_saved(struct oom_trainer *t, struct oom_tensor *tensor);
+
+/* y (N,out) = x (N,in) W^T + b.  W (out,in); b NULL: none. y must exist. */
+enum oom_status oom_linear_forward(struct oom_trainer *t, const struct oom_parameter *w,
+                                   const struct oom_parameter *b, int64_t n, oom_devptr x,
+                                   oom_devptr y);
+/* dx (N,in) = dy W.  dx must exist. */
+enum oom_status oom_linear_backward_input(struct oom_trainer *t, const struct oom_parameter *w,
+                                          int64_t n, oom_devptr dy, oom_devptr dx);
+/* dW += dy^T x; db += sum over rows of dy.  b NULL: none. */
+enum oom_status oom_linear_backward_weight(struct oom_trainer *t, struct oom_parameter *w,
+                                           struct oom_parameter *b, int64_t n, oom_devptr x,
+                                           oom_devptr dy);
+
+/* In place on x (samples of the batch, elements each); nothing when the model has no dropout. */
+enum oom_status oom_dropout(struct oom_trainer *t, uint32_t layer, int64_t elements, oom_devptr x,
+                            oom_devptr y);
+
+/* a = a + b, n elements. */
+enum oom_status oom_add_to(struct oom_trainer *t, int64_t n, oom_devptr a, oom_devptr b);
+
+/* A norm's output and the two statistics backward needs. */
+struct oom_norm {
+    struct oom_tensor out, mean, rstd;
+};
+enum oom_status oom_norm_forward(struct oom_trainer *t, const struct oom_parameter *gamma,
+                                 const struct oom_parameter *beta, int64_t n, int64_t channels,
+                                 oom_devptr x, int layer, const char *what, struct oom_norm *out);
+/* dx = residual + gradient through the norm; residual 0: none. Frees the norm's tensors. */
+enum oom_status oom_norm_backward(struct oom_trainer *t, struct oom_parameter *gamma,
+                                  struct oom_parameter *beta, int64_t n, int64_t channels,
+                                  oom_devptr dout, oom_devptr x, oom_devptr residual,
+                                  oom_devptr dx, struct oom_norm *norm);
+
+#endif

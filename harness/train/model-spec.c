@@ -1,0 +1,203 @@
+#include "harness/train/model-spec.h"
+
+#include "harness/base/nearest.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name, *prose;
+} models[OOM_MODEL_COUNT] = {
+#define X(id, name, prose) {name, prose},
+    OOM_MODEL_MAP(X)
+#undef X
+};
+
+const char *oom_model_name(enum oom_model_kind kind) {
+    return models[kind].name;
+}
+
+const char *oom_model_prose(enum oom_model_kind kind) {
+    return models[kind].prose;
+}
+
+/* ---- the keys: one row each; a model uses those whose default is not UNUSED ---- */
+
+enum { UNUSED = -1 };
+
+static const struct key {
+    const char *name;
+    size_t offset;
+    int64_t least, most;
+    int64_t initial[OOM_MODEL_COUNT];
+} keys[] = {
+#define FIELD(name) #name, offsetof(struct oom_model_spec, name)
+    {FIELD(layers), 1, 4096, {[OOM_MODEL_MLP] = 4, [OOM_MODEL_GPT] = 4}},
+    {FIELD(width), 1, 65536, {[OOM_MODEL_MLP] = 64, [OOM_MODEL_GPT] = 64}},
+    {FIELD(heads), 1, 1024, {[OOM_MODEL_MLP] = UNUSED, [OOM_MODEL_GPT] = 4}},
+    {FIELD(context), 1, 1048576, {[OOM_MODEL_MLP] = UNUSED, [OOM_MODEL_GPT] = 64}},
+    {FIELD(rows), 1, 1048576, {[OOM_MODEL_MLP] = 64, [OOM_MODEL_GPT] = UNUSED}},
+    {FIELD(vocab), 2, 1048576, {[OOM_MODEL_MLP] = 16, [OOM_MODEL_GPT] = 256}},
+    {FIELD(batch), 1, 1048576, {[OOM_MODEL_MLP] = 64, [OOM_MODEL_GPT] = 64}},
+    {FIELD(attention), 0, 1, {[OOM_MODEL_MLP] = UNUSED, [OOM_MODEL_GPT] = OOM_ATTENTION_TILED}},
+    {FIELD(tied), 0, 1, {[OOM_MODEL_MLP] = UNUSED, [OOM_MODEL_GPT] = 0}},
+#undef FIELD
+};
+enum { KEYS = sizeof keys / sizeof keys[0] };
+
+static const char *const attention_names[] = {"tiled", "scores"};
+
+static int64_t *field(struct oom_model_spec *spec, const struct key *key) {
+    return (int64_t *)(void *)((char *)spec + key->offset);
+}
+
+struct oom_model_spec oom_model_spec_default(enum oom_model_kind kind) {
+    struct oom_model_spec spec = {.kind = kind};
+    for (int i = 0; i < KEYS; i++) *field(&spec, &keys[i]) = keys[i].initial[kind];
+    return spec;
+}
+
+/* ---- reading ---- */
+
+static const struct key *find_key(enum oom_model_kind kind, const char *name) {
+    for (int i = 0; i < KEYS; i++) {
+        if (keys[i].initial[kind] != UNUSED && strcmp(keys[i].name, name) == 0) return &keys[i];
+    }
+    return NULL;
+}
+
+static enum oom_status unknown_key(enum oom_model_kind kind, const char *name) {
+    const char *known[KEYS + 1];
+    int count = 0;
+    for (int i = 0; i < KEYS; i++) {
+        if (keys[i].initial[kind] != UNUSED) known[count++] = keys[i].name;
+    }
+    known[count++] = "dropout";
+    const char *near = oom_nearest_name(name, known, count);
+    return oom_fail(OOM_USAGE, "model %s has no key '%s'; nearest is '%s'", models[kind].name, name,
+                    near != NULL ? near : "layers");
+}
+
+static enum oom_status read_integer(const struct key *key, const char *text, int64_t *out) {
+    if (strcmp(key->name, "attention") == 0) {
+        for (int i = 0; i < 2; i++) {
+            if (strcmp(text, attention_names[i]) == 0) {
+                *out = i;
+                return OOM_OK;
+            }
+        }
+        return oom_fail(OOM_USAGE, "model key attention=%s: allowed are tiled, scores", text);
+    }
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    bool number = end != text && *end == 0 && errno == 0 && text[0] != ' ' && text[0] != '+';
+    if (!number || value < key->least || value > key->most) {
+        return oom_fail(OOM_USAGE, "model key %s=%s: allowed are whole numbers from %lld to %lld",
+                        key->name, text, (long long)key->least, (long long)key->most);
+    }
+    *out = value;
+    return OOM_OK;
+}
+
+static enum oom_status read_dropout(const char *text, double *out) {
+    char *end;
+    double value = strtod(text, &end);
+    bool good = end != text && *end == 0 && value >= 0.0 && value <= 0.95;
+    if (!good) {
+        return oom_fail(OOM_USAGE, "model key dropout=%s: allowed are numbers from 0 to 0.95", text);
+    }
+    *out = value;
+    return OOM_OK;
+}
+
+static enum oom_status read_pair(struct oom_model_spec *spec, char *pair) {
+    char *equals = strchr(pair, '=');
+    if (equals == NULL) {
+        return oom_fail(OOM_USAGE, "model %s: '%s' is not of the form key=value",
+                        models[spec->kind].name, pair);
+    }
+    *equals = 0;
+    if (strcmp(pair, "dropout") == 0) return read_dropout(equals + 1, &spec->dropout);
+    const struct key *key = find_key(spec->kind, pair);
+    if (key == NULL) return unknown_key(spec->kind, pair);
+    return read_integer(key, equals + 1, field(spec, key));
+}
+
+static enum oom_status find_model(const char *name, enum oom_model_kind *out) {
+    const char *known[OOM_MODEL_COUNT];
+    for (int i = 0; i < OOM_MODEL_COUNT; i++) {
+        if (strcmp(models[i].name, name) == 0) {
+            *out = (enum oom_model_kind)i;
+            return OOM_OK;
+        }
+        known[i] = models[i].name;
+    }
+    const char *near = oom_nearest_name(name, known, OOM_MODEL_COUNT);
+    return oom_fail(OOM_USAGE, "unknown model '%s'; %s'%s'", name,
+                    near != NULL ? "nearest is " : "known are mlp and ", near != NULL ? near : "gpt");
+}
+
+static enum oom_status check_whole(const struct oom_model_spec *spec) {
+    if (spec->kind == OOM_MODEL_GPT && spec->width % spec->heads != 0) {
+        return oom_fail(OOM_USAGE, "model gpt: width=%lld is not a multiple of heads=%lld",
+                        (long long)spec->width, (long long)spec->heads);
+    }
+    if (spec->kind == OOM_MODEL_GPT && spec->width / spec->heads > 256) {
+        return oom_fail(OOM_USAGE, "model gpt: width/heads is %lld, allowed are 1 to 256",
+                        (long long)(spec->width / spec->heads));
+    }
+    return OOM_OK;
+}
+
+/* Reads the text's keys into *spec; `fresh` starts from the model's defaults. */
+static enum oom_status read_text(const char *text, bool fresh, struct oom_model_spec *spec) {
+    char copy[512];
+    if (strlen(text) >= sizeof copy) {
+        return oom_fail(OOM_USAGE, "a model's text is at most %zu characters", sizeof copy - 1);
+    }
+    strcpy(copy, text);
+    char *rest = copy;
+    char *name = strsep(&rest, ",");
+    enum oom_model_kind kind = OOM_MODEL_MLP;
+    OOM_TRY(find_model(name, &kind));
+    struct oom_model_spec read = fresh ? oom_model_spec_default(kind) : *spec;
+    if (read.kind != kind) {
+        return oom_fail(OOM_USAGE, "model '%s': this situation is of model %s", name,
+                        models[read.kind].name);
+    }
+    for (char *pair; (pair = strsep(&rest, ",")) != NULL;) OOM_TRY(read_pair(&read, pair));
+    OOM_TRY(check_whole(&read));
+    *spec = read;
+    return OOM_OK;
+}
+
+enum oom_status oom_model_spec_parse(const char *text, struct oom_model_spec *out) {
+    return read_text(text, true, out);
+}
+
+enum oom_status oom_model_spec_override(const char *text, struct oom_model_spec *spec) {
+    return read_text(text, false, spec);
+}
+
+/* ---- writing ---- */
+
+void oom_model_spec_text(const struct oom_model_spec *spec, char out[OOM_SPEC_TEXT_MAX]) {
+    int used = snprintf(out, OOM_SPEC_TEXT_MAX, "%s", models[spec->kind].name);
+    for (int i = 0; i < KEYS; i++) {
+        if (keys[i].initial[spec->kind] == UNUSED) continue;
+        int64_t value = *(const int64_t *)(const void *)((const char *)spec + keys[i].offset);
+        char number[24];
+        snprintf(number, sizeof number, "%lld", (long long)value);
+        const char *shown = strcmp(keys[i].name, "attention") == 0 ? attention_names[value] : number;
+        used += snprintf(out + used, (size_t)(OOM_SPEC_TEXT_MAX - used), ",%s=%s", keys[i].name,
+                         shown);
+    }
+    if (spec->dropout > 0) {
+        snprintf(out + used, (size_t)(OOM_SPEC_TEXT_MAX - used), ",dropout=%.17g", spec->dropout);
+    }
+}

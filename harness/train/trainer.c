@@ -1,0 +1,253 @@
+#include "harness/train/trainer.h"
+
+#include "harness/base/rng.h"
+#include "harness/train/control.h"
+#include "harness/train/optimizer.h"
+#include "kernels/hostmem.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *const phase_names[] = {
+#define X(id, name) name,
+    OOM_PHASE_MAP(X)
+#undef X
+};
+
+const char *oom_phase_name(enum oom_phase phase) {
+    return phase_names[phase];
+}
+
+static const struct oom_model *model_of(const struct oom_model_spec *spec) {
+    static const struct oom_model *const models[OOM_MODEL_COUNT] = {
+        [OOM_MODEL_MLP] = &oom_model_mlp,
+        [OOM_MODEL_GPT] = &oom_model_gpt,
+    };
+    return models[spec->kind];
+}
+
+static uint64_t real_bytes(const struct oom_trainer *t) {
+    return oom_dtype_bytes(t->session->dtype);
+}
+
+static enum oom_status fill_zero(struct oom_trainer *t, oom_devptr data, uint64_t bytes) {
+    return t->session->device->api->fill(t->session->device, data, 0, bytes, t->session->stream);
+}
+
+/* ---- parameters ---- */
+
+/* Nearly normal and dyadic, as in data.c: f32 and f64 models start from the same values. */
+static double draw(struct oom_rng *rng) {
+    double sum = -2.0;
+    for (int i = 0; i < 4; i++) sum += (double)(oom_rng_next(rng) >> 40) * 0x1p-24;
+    return 1.75 * sum;
+}
+
+/* Weights keep the size of what passes through them: He et al. 2015 for ReLU, less for gpt. */
+static double deviation_of(const struct oom_trainer *t, const struct oom_parameter *p) {
+    if (p->deviation > 0) return p->deviation;
+    double gain = t->options.spec.kind == OOM_MODEL_MLP ? 2.0 : 0.5;
+    return sqrt(gain / (double)p->columns);
+}
+
+enum { CHUNK = 2048 }; /* elements of a staging buffer on the stack */
+
+static enum oom_status initialise(struct oom_trainer *t, struct oom_parameter *p) {
+    union {
+        float f32[CHUNK];
+        double f64[CHUNK];
+    } staging;
+    struct oom_rng rng = {oom_seed_derive(t->options.seed, p->name)};
+    double deviation = deviation_of(t, p);
+    bool wide = t->session->dtype == OOM_F64;
+    for (int64_t at = 0, n = oom_parameter_n(p); at < n; at += CHUNK) {
+        int64_t count = n - at < CHUNK ? n - at : CHUNK;
+        for (int64_t i = 0; i < count; i++) {
+            float value = (float)(p->mean + deviation * draw(&rng));
+            if (wide) {
+                staging.f64[i] = value;
+            } else {
+                staging.f32[i] = value;
+            }
+        }
+        uint64_t size = real_bytes(t);
+        OOM_TRY(t->session->device->api->upload(t->session->device,
+                                                p->value.data + (uint64_t)at * size, &staging,
+                                                (uint64_t)count * size, t->session->stream));
+    }
+    return OOM_OK;
+}
+
+static enum oom_status create_parameters(struct oom_trainer *t) {
+    const struct oom_model *model = model_of(&t->options.spec);
+    struct oom_device_properties properties;
+    t->session->device->api->properties(t->session->device, &properties);
+    for (int i = 0; i < t->parameter_count; i++) {
+        struct oom_parameter *p = &t->parameters[i];
+        model->describe(&t->options.spec, i, p);
+        OOM_TRY(oom_tensor_alloc(t->session, (uint64_t)oom_parameter_n(p) * real_bytes(t),
+                                 OOM_TAG_PARAMETER, p->name, &p->value));
+        if (properties.computes) OOM_TRY(initialise(t, p));
+    }
+    OOM_TRY(oom_tensor_alloc(t->session, real_bytes(t), OOM_TAG_OTHER, "loss", &t->loss));
+    return fill_zero(t, t->loss.data, real_bytes(t));
+}
+
+enum oom_status oom_parameter_gradient(struct oom_trainer *t, struct oom_parameter *p) {
+    t->gradients_written++;
+    if (p->gradient.data != 0) return OOM_OK;
+    uint64_t bytes = (uint64_t)oom_parameter_n(p) * real_bytes(t);
+    OOM_TRY(oom_tensor_alloc(t->session, bytes, OOM_TAG_GRADIENT, p->name, &p->gradient));
+    return fill_zero(t, p->gradient.data, bytes);
+}
+
+/* ---- life ---- */
+
+enum oom_status oom_trainer_create(struct oom_session *session,
+                                   const struct oom_trainer_options *options,
+                                   struct oom_trainer **out) {
+    *out = NULL;
+    const struct oom_model *model = model_of(&options->spec);
+    struct oom_trainer *t = oom_host_calloc(1, sizeof *t);
+    if (t == NULL) return oom_fail(OOM_HOST_NOMEM, "a trainer");
+    t->session = session;
+    t->options = *options;
+    t->scope.session = session;
+    t->parameter_count = model->count(&options->spec);
+    t->parameters = oom_host_calloc((size_t)t->parameter_count, sizeof *t->parameters);
+    t->saved = oom_host_calloc(1, model->saved_bytes(&options->spec));
+    enum oom_status status = OOM_OK;
+    if (t->parameters == NULL || t->saved == NULL) {
+        status = oom_fail(OOM_HOST_NOMEM, "the tables of %d parameters", t->parameter_count);
+    }
+    if (status == OOM_OK) status = create_parameters(t);
+    if (status == OOM_OK && options->gradients == OOM_GRADIENTS_ZEROED) {
+        for (int i = 0; i < t->parameter_count && status == OOM_OK; i++) {
+            status = oom_parameter_gradient(t, &t->parameters[i]);
+        }
+    }
+    if (status != OOM_OK) {
+        oom_trainer_destroy(t);
+        return status;
+    }
+    *out = t;
+    return OOM_OK;
+}
+
+void oom_trainer_destroy(struct oom_trainer *t) {
+    if (t == NULL) return;
+    oom_scope_end(&t->scope);
+    for (int i = 0; t->parameters != NULL && i < t->parameter_count; i++) {
+        struct oom_parameter *p = &t->parameters[i];
+        oom_tensor_free(t->session, &p->value);
+        oom_tensor_free(t->session, &p->gradient);
+        for (int k = 0; k < OOM_STATES; k++) oom_tensor_free(t->session, &p->state[k]);
+    }
+    oom_tensor_free(t->session, &t->loss);
+    oom_host_free(t->parameters);
+    oom_host_free(t->saved);
+    oom_host_free(t);
+}
+
+/* ---- one micro-batch ---- */
+
+/* dlogits = weights * scale * (softmax(logits) - onehot); loss += sum of weighted losses. */
+static enum oom_status loss_and_dlogits(struct oom_trainer *t) {
+    int64_t n = t->batch.rows, v = t->options.spec.vocab;
+    uint64_t size = real_bytes(t);
+    OOM_TRY(oom_scope_alloc(&t->scope, (uint64_t)n * size, OOM_TAG_ACTIVATION, "losses",
+                            &t->losses));
+    OOM_TRY(oom_scope_alloc(&t->scope, (uint64_t)(n * v) * size, OOM_TAG_ACTIVATION, "dlogits",
+                            &t->dlogits));
+    struct oom_cross_entropy_args entropy = {.dtype = t->session->dtype,
+                                             .rows = n,
+                                             .classes = v,
+                                             .scale = 1.0,
+                                             .logits = t->logits.data,
+                                             .targets = t->batch.targets.data,
+                                             .weights = t->batch.weights.data,
+                                             .losses = t->losses.data,
+                                             .dlogits = t->dlogits.data};
+    OOM_TRY(oom_run(t->session, OOM_OP_CROSS_ENTROPY, &entropy));
+    OOM_TRY(oom_scope_free(&t->scope, &t->logits));
+    if (oom_control_on(OOM_CONTROL_LOSS_LAST_ONLY)) OOM_TRY(fill_zero(t, t->loss.data, size));
+    struct oom_sum_rows_args sum = {.dtype = t->session->dtype,
+                                    .rows = n,
+                                    .columns = 1,
+                                    .x = t->losses.data,
+                                    .out = t->loss.data};
+    OOM_TRY(oom_run(t->session, OOM_OP_SUM_ROWS, &sum));
+    return oom_scope_free(&t->scope, &t->losses);
+}
+
+enum oom_status oom_trainer_micro_batch(struct oom_trainer *t, const struct oom_window *window,
+                                        int64_t begin, int64_t end,
+                                        struct oom_weighing weighing) {
+    const struct oom_model *model = model_of(&t->options.spec);
+    t->phase = OOM_PHASE_LOAD;
+    t->first_sample = begin;
+    OOM_TRY(oom_batch_free(&t->scope, &t->batch));
+    OOM_TRY(oom_batch_load(&t->scope, window, begin, end, weighing, &t->batch));
+    t->phase = OOM_PHASE_FORWARD;
+    OOM_TRY(model->forward(t));
+    t->phase = OOM_PHASE_LOSS;
+    OOM_TRY(loss_and_dlogits(t));
+    t->phase = OOM_PHASE_BACKWARD;
+    return model->backward(t);
+}
+
+/* ---- the step around it ---- */
+
+enum oom_status oom_trainer_begin_step(struct oom_trainer *t) {
+    t->micro_batch = 0;
+    t->gradients_written = 0;
+    return fill_zero(t, t->loss.data, real_bytes(t));
+}
+
+enum oom_status oom_trainer_update(struct oom_trainer *t) {
+    t->phase = OOM_PHASE_OPTIMIZER;
+    return oom_optimizer_update(t);
+}
+
+enum oom_status oom_trainer_clear_gradients(struct oom_trainer *t) {
+    for (int i = 0; i < t->parameter_count; i++) {
+        struct oom_parameter *p = &t->parameters[i];
+        if (p->gradient.data == 0) continue;
+        if (t->options.gradients == OOM_GRADIENTS_NONE) {
+            OOM_TRY(oom_tensor_free(t->session, &p->gradient));
+        } else {
+            OOM_TRY(fill_zero(t, p->gradient.data, (uint64_t)oom_parameter_n(p) * real_bytes(t)));
+        }
+    }
+    return OOM_OK;
+}
+
+enum oom_status oom_trainer_end_step(struct oom_trainer *t) {
+    OOM_TRY(oom_batch_free(&t->scope, &t->batch));
+    OOM_TRY(oom_trainer_clear_gradients(t));
+    t->rng_step++;
+    t->phase = OOM_PHASE_SETUP;
+    return OOM_OK;
+}
+
+/* Nothing of the step is remembered: the structs that named its tensors are wiped. */
+void oom_trainer_forget(struct oom_trainer *t) {
+    t->batch = (struct oom_batch){0};
+    t->logits = t->dlogits = t->losses = (struct oom_tensor){0};
+    memset(t->saved, 0, model_of(&t->options.spec)->saved_bytes(&t->options.spec));
+}
+
+static void leak_one(struct oom_scope *scope) {
+    for (int i = 0; i < scope->slots; i++) {
+        if (scope->live[i] == 0) continue;
+        scope->live[i] = 0;
+        return;
+    }
+}
+
+enum oom_status oom_trainer_drop(struct oom_trainer *t) {
+    oom_trainer_forget(t);
+    if (oom_control_on(OOM_CONTROL_TENSOR_LEAKED)) leak_one(&t->scope);
+    if (oom_control_on(OOM_CONTROL_RNG_ADVANCED)) t->rng_step++;
+    return oom_scope_drop(&t->scope);
+}

@@ -1,0 +1,147 @@
+/*
+ * trainer.h: a model with its parameters, gradients and optimizer, and one training step of it.
+ *
+ * The trainer owns its parameters, gradients, optimizer states and everything alive within a step
+ * (its scope). A step is: for each micro-batch load, forward, loss, backward; then the optimizer.
+ * On failure nothing is undone here: recovery (batch-size.c) drops the scope and the gradients.
+ */
+#ifndef OOM_HARNESS_TRAIN_TRAINER_H
+#define OOM_HARNESS_TRAIN_TRAINER_H
+
+#include "harness/train/data.h"
+#include "harness/train/model-spec.h"
+#include "harness/train/tensor.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* ---- parameters ---- */
+
+enum { OOM_STATES = 2 }; /* AdamW: m and v; SGD: v */
+
+struct oom_parameter {
+    char name[32];         /* "block3.qkv.weight" */
+    int64_t rows, columns; /* (out, in) of a linear layer; vectors have rows 1 */
+    double deviation;      /* of the initial values; vectors of ones start at `mean` */
+    double mean;
+    struct oom_tensor value, gradient, state[OOM_STATES];
+};
+
+static inline int64_t oom_parameter_n(const struct oom_parameter *parameter) {
+    return parameter->rows * parameter->columns;
+}
+
+/* ---- what a step is doing, for the report of an OOM ---- */
+
+#define OOM_PHASE_MAP(X)                                                                           \
+    X(SETUP, "setup")                                                                              \
+    X(LOAD, "load")                                                                                \
+    X(FORWARD, "forward")                                                                          \
+    X(LOSS, "loss")                                                                                \
+    X(BACKWARD, "backward")                                                                        \
+    X(OPTIMIZER, "optimizer")
+
+enum oom_phase {
+#define X(id, name) OOM_PHASE_##id,
+    OOM_PHASE_MAP(X)
+#undef X
+        OOM_PHASE_COUNT
+};
+
+const char *oom_phase_name(enum oom_phase phase);
+
+/* ---- options ---- */
+
+/* After a step gradients are freed ("none", PyTorch's set_to_none) or kept and filled with 0. */
+enum oom_gradients { OOM_GRADIENTS_NONE, OOM_GRADIENTS_ZEROED };
+
+enum oom_optimizer { OOM_OPTIMIZER_SGD, OOM_OPTIMIZER_ADAMW };
+
+struct oom_trainer_options {
+    struct oom_model_spec spec;
+    uint64_t seed;
+    enum oom_gradients gradients;
+    enum oom_optimizer optimizer;
+};
+
+/* ReLU's kinks. see() is called before each ReLU with its input x of samples [begin, begin + n) of
+ * the window, E elements each; take(), if not NULL, supplies the branches instead (n * E bytes, 0
+ * or 1, into `out`). Both may fail. */
+struct oom_branches {
+    void *context;
+    enum oom_status (*see)(void *context, int layer, int64_t begin, int64_t n, int64_t elements,
+                           oom_devptr x);
+    enum oom_status (*take)(void *context, int layer, int64_t begin, int64_t n, int64_t elements,
+                            uint8_t *out);
+};
+
+/* ---- the trainer ---- */
+
+struct oom_trainer {
+    struct oom_session *session; /* borrowed */
+    struct oom_trainer_options options;
+    struct oom_parameter *parameters;
+    int parameter_count;
+    struct oom_scope scope;
+    struct oom_batch batch; /* of the current micro-batch; the last one lives until the step ends */
+    struct oom_tensor logits, dlogits, losses; /* of the current micro-batch */
+    void *saved;                               /* what the model keeps for backward */
+    struct oom_tensor loss;                    /* (1) dtype: the window's loss so far */
+    int64_t optimizer_steps;                   /* taken: AdamW's t */
+    uint32_t rng_step;                         /* the step that dropout is keyed by */
+    int64_t first_sample;                      /* of the current micro-batch, in the window */
+    enum oom_phase phase;
+    int micro_batch;       /* its number in the window, from 0 */
+    int gradients_written; /* how many parameter gradients this step has begun to add to */
+    struct oom_branches branches; /* zero: not looked at */
+};
+
+/* Allocates and initialises the parameters (seeded) and the loss. On failure nothing is left. */
+enum oom_status oom_trainer_create(struct oom_session *session,
+                                   const struct oom_trainer_options *options,
+                                   struct oom_trainer **out);
+/* Frees everything. NULL is allowed. */
+void oom_trainer_destroy(struct oom_trainer *trainer);
+
+/* One micro-batch: adds its gradients and its part of the loss. The batch stays until the next
+ * micro-batch or oom_trainer_end_step. */
+enum oom_status oom_trainer_micro_batch(struct oom_trainer *trainer,
+                                        const struct oom_window *window, int64_t begin,
+                                        int64_t end, struct oom_weighing weighing);
+
+/* The optimizer's update: all or nothing. Everything is allocated before anything is written. */
+enum oom_status oom_trainer_update(struct oom_trainer *trainer);
+
+/* Sets the loss to 0. */
+enum oom_status oom_trainer_begin_step(struct oom_trainer *trainer);
+/* Frees the last batch and clears the gradients as the options say; advances the random numbers. */
+enum oom_status oom_trainer_end_step(struct oom_trainer *trainer);
+
+/* Drops every tensor of the failed step; gradients are not touched. */
+enum oom_status oom_trainer_drop(struct oom_trainer *trainer);
+/* Forgets them without freeing, as a program does that still references a failed step's tensors;
+ * they are freed by a later drop, or with the trainer. */
+void oom_trainer_forget(struct oom_trainer *trainer);
+/* Frees the gradients, or fills them with 0, as the options say. */
+enum oom_status oom_trainer_clear_gradients(struct oom_trainer *trainer);
+
+/* Makes sure that the gradient exists (zero-filled when new). */
+enum oom_status oom_parameter_gradient(struct oom_trainer *trainer,
+                                       struct oom_parameter *parameter);
+
+/* ---- what a model provides (gpt.c, mlp.c) ---- */
+
+struct oom_model {
+    int (*count)(const struct oom_model_spec *spec);
+    /* Names, shapes and initial values of parameter i. */
+    void (*describe)(const struct oom_model_spec *spec, int i, struct oom_parameter *out);
+    size_t (*saved_bytes)(const struct oom_model_spec *spec);
+    /* Reads trainer->batch, leaves trainer->logits and what backward needs in trainer->saved. */
+    enum oom_status (*forward)(struct oom_trainer *trainer);
+    /* Reads trainer->dlogits and frees it; adds to the gradients; frees what forward saved. */
+    enum oom_status (*backward)(struct oom_trainer *trainer);
+};
+
+extern const struct oom_model oom_model_mlp, oom_model_gpt;
+
+#endif

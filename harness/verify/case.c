@@ -1,0 +1,506 @@
+/*
+ * case.c: from the jobs of a case to its five bits. One function a bit; each writes down what
+ * decided it.
+ */
+#include "harness/verify/case.h"
+
+#include "harness/base/sizes.h"
+#include "harness/verify/compare.h"
+#include "harness/verify/court.h"
+#include "kernels/hostmem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { HOST_ALLOWANCE = 16 << 20 }; /* bytes outside the arena, where a case states no other */
+
+struct proceedings {
+    struct oom_court *court;
+    const struct oom_case *the_case;
+    struct oom_case_record *record;
+    const struct oom_hearing *needed;      /* dry, without limit, unmitigated */
+    const struct oom_hearing *predicted;   /* dry, mitigated */
+    const struct oom_hearing *unmitigated;
+    const struct oom_hearing *mitigated;
+    const struct oom_hearing *reference;
+    const struct oom_hearing *guards; /* NULL: the case has none */
+    const struct oom_hearing *beyond; /* one sample more; NULL: not asked */
+};
+
+/* ---- jobs ---- */
+
+static struct oom_job on_dry(const struct oom_job *job, uint64_t capacity) {
+    struct oom_job dry = *job;
+    snprintf(dry.device, sizeof dry.device, "dry");
+    dry.capacity = capacity;
+    dry.capture = false;
+    return dry;
+}
+
+static bool completed(const struct oom_hearing *hearing) {
+    return hearing->finished && hearing->result.status == OOM_OK &&
+           hearing->result.steps_done == hearing->job.steps;
+}
+
+static uint64_t need_of(const struct proceedings *p) {
+    return p->needed->finished ? p->needed->result.peak_reserved : 0;
+}
+
+/* Enough for the unmitigated step and a little more, a multiple of 64 MiB. */
+static uint64_t ample(const struct proceedings *p) {
+    uint64_t unit = 64u << 20, least = need_of(p) + need_of(p) / 16 + p->the_case->mitigated.foreign;
+    uint64_t capacity = (least / unit + 2) * unit;
+    return capacity > p->the_case->mitigated.capacity ? capacity : 2 * p->the_case->mitigated.capacity;
+}
+
+static struct oom_job reference_job(const struct proceedings *p) {
+    struct oom_job job = p->the_case->mitigated;
+    job.capacity = ample(p);
+    job.foreign = job.foreign_between = 0;
+    job.release_between = false;
+    job.rule = OOM_RULE_FIXED;
+    job.recovery = OOM_RECOVERY_FULL;
+    job.most = job.samples;
+    job.retry = 0;
+    job.capture = true;
+    if (p->the_case->reference == OOM_REFERENCE_WHOLE) {
+        job.micro = job.uneven = false;
+        memset(job.sizes, 0, sizeof job.sizes);
+        return job;
+    }
+    for (int i = 0; i < job.steps; i++) job.sizes[i] = p->mitigated->result.steps[i].size;
+    return job;
+}
+
+static enum oom_status hear_all(struct proceedings *p) {
+    const struct oom_case *c = p->the_case;
+    struct oom_job mitigated = c->mitigated;
+    mitigated.capture = true;
+    struct oom_job need = on_dry(&c->unmitigated, OOM_PLAN_UNLIMITED);
+    struct oom_job predicted = on_dry(&c->mitigated, c->mitigated.capacity);
+    OOM_TRY(oom_court_hear(p->court, "dry-need", &need, NULL, &p->needed));
+    OOM_TRY(oom_court_hear(p->court, "dry", &predicted, c->extra, &p->predicted));
+    OOM_TRY(oom_court_hear(p->court, "unmitigated", &c->unmitigated, NULL, &p->unmitigated));
+    OOM_TRY(oom_court_hear(p->court, "mitigated", &mitigated, c->extra, &p->mitigated));
+    if (completed(p->mitigated)) {
+        struct oom_job reference = reference_job(p);
+        if (c->bitwise) {
+            OOM_TRY(oom_court_hear(p->court, "reference", &reference, NULL, &p->reference));
+        }
+        if (c->at_the_edge && c->extra == NULL) {
+            struct oom_job beyond = c->mitigated;
+            beyond.rule = OOM_RULE_FIXED;
+            beyond.most = p->mitigated->result.steps[0].size + 1;
+            OOM_TRY(oom_court_hear(p->court, "one-more", &beyond, NULL, &p->beyond));
+        }
+    }
+    if (!c->has_guards) return OOM_OK;
+    return oom_court_hear(p->court, "guards", &c->guards, c->extra, &p->guards);
+}
+
+/* ---- oom_without ---- */
+
+static void bit(struct proceedings *p, enum oom_bit which, bool value, const char *why) {
+    oom_record_bit(p->record, which, value ? OOM_TRUE : OOM_FALSE, "%s", why);
+}
+
+static void judge_oom_without(struct proceedings *p) {
+    const struct oom_hearing *h = p->unmitigated;
+    char why[OOM_REASON_MAX], a[16], b[16], c[16];
+    double need = (double)need_of(p) / (double)p->the_case->mitigated.capacity;
+    oom_record_number(p->record, "need", need, "");
+    if (!h->finished) {
+        snprintf(why, sizeof why, "the unmitigated step's process: %s", h->end);
+        bit(p, OOM_BIT_OOM_WITHOUT, false, why);
+        return;
+    }
+    const struct oom_report *oom = &h->result.oom;
+    bool failed = h->result.status == OOM_NOMEM && oom->valid && oom->requested > 0;
+    if (!failed) {
+        snprintf(why, sizeof why, "the unmitigated step did not run out of memory: %.120s",
+                 h->result.status == OOM_OK ? "it finished" : h->result.message);
+    } else if (!(need >= p->the_case->need)) {
+        snprintf(why, sizeof why, "it needs %.2f times the capacity; the case asks for %.2f", need,
+                 p->the_case->need);
+    } else {
+        snprintf(why, sizeof why, "%s (%s) wanted %s: %s free on the device, %s cached in %llu pieces",
+                 oom->site, oom_tag_name(oom->tag), oom_size_format(oom->requested, a, sizeof a),
+                 oom_size_format(oom->device_free, b, sizeof b),
+                 oom_size_format(oom->cached, c, sizeof c), (unsigned long long)oom->cached_pieces);
+        oom_record_number(p->record, "oom_requested_bytes", (double)oom->requested, "bytes");
+        oom_record_number(p->record, "oom_free_bytes", (double)oom->device_free, "bytes");
+        oom_record_text(p->record, "oom_site", oom->site);
+    }
+    bit(p, OOM_BIT_OOM_WITHOUT, failed && need >= p->the_case->need, why);
+}
+
+/* ---- fits_with ---- */
+
+static int count_ooms(const struct oom_job_result *result) {
+    int ooms = 0;
+    for (int i = 0; i < result->attempt_count; i++) ooms += result->attempts[i].status == OOM_NOMEM;
+    return ooms;
+}
+
+static int count_real_runs(const struct oom_job_result *result) {
+    int runs = 0;
+    for (int i = 0; i < result->attempt_count; i++) runs += result->attempts[i].step == 0;
+    return runs;
+}
+
+/* NULL when it fits; else what is wrong, with figures. */
+static const char *misfit(struct proceedings *p, char *why, size_t n) {
+    const struct oom_job_result *r = &p->mitigated->result, *dry = &p->predicted->result;
+    const struct oom_case *c = p->the_case;
+    uint64_t allowance = c->host_allowance > 0 ? c->host_allowance : HOST_ALLOWANCE;
+    char size[16];
+    if (r->peak_device > r->capacity) return "the device's peak is above its capacity";
+    if (!r->peaks_agree) return "the device's peak is not the allocator's reserved and foreign bytes";
+    if (!completed(p->predicted)) {
+        snprintf(why, n, "the plan says that it does not fit: %.120s",
+                 p->predicted->finished ? dry->message : p->predicted->end);
+        return why;
+    }
+    if (r->peak_device != dry->peak_device || r->peak_allocated != dry->peak_allocated) {
+        snprintf(why, n, "peak %llu bytes, planned %llu; live peak %llu, planned %llu",
+                 (unsigned long long)r->peak_device, (unsigned long long)dry->peak_device,
+                 (unsigned long long)r->peak_allocated, (unsigned long long)dry->peak_allocated);
+        return why;
+    }
+    if (r->host_peak > allowance || r->resident_out > allowance) {
+        uint64_t worst = r->host_peak > r->resident_out ? r->host_peak : r->resident_out;
+        snprintf(why, n, "%s of host memory outside the arena, %.2f MiB are allowed",
+                 oom_size_format(worst, size, sizeof size), (double)allowance / (1 << 20));
+        return why;
+    }
+    if (c->without_oom && count_ooms(r) > 0) return "the mitigated run met an OOM of its own";
+    if (p->beyond != NULL && !(p->beyond->finished && p->beyond->result.status == OOM_NOMEM)) {
+        return "one sample more fits as well: the size found is not the largest";
+    }
+    return NULL;
+}
+
+static void judge_fits(struct proceedings *p) {
+    const struct oom_hearing *h = p->mitigated;
+    char why[OOM_REASON_MAX], a[16], b[16];
+    if (!h->finished) {
+        oom_record_bit(p->record, OOM_BIT_FITS_WITH, OOM_NOT_REACHED, "the process ended: %s",
+                       h->end);
+        return;
+    }
+    if (!completed(h)) {
+        const struct oom_report *oom = &h->result.oom;
+        snprintf(why, sizeof why, "the mitigated run did not finish: %.120s",
+                 oom->valid ? oom->site : h->result.message);
+        bit(p, OOM_BIT_FITS_WITH, false, why);
+        return;
+    }
+    char text[OOM_REASON_MAX];
+    const char *wrong = misfit(p, text, sizeof text);
+    if (wrong == NULL) {
+        snprintf(why, sizeof why, "peak %s of %s, to the byte as planned",
+                 oom_size_format(h->result.peak_device, a, sizeof a),
+                 oom_size_format(h->result.capacity, b, sizeof b));
+    }
+    bit(p, OOM_BIT_FITS_WITH, wrong == NULL, wrong == NULL ? why : wrong);
+}
+
+/* ---- grad_match ---- */
+
+/* NULL when equal. */
+static const char *unequal_file(const struct oom_job *a, const struct oom_job *b, const char *what,
+                                int step, char *why, size_t n) {
+    char left[OOM_JOB_PATH_MAX + 32], right[OOM_JOB_PATH_MAX + 32];
+    struct oom_equality equality;
+    oom_job_path(a, what, step, left);
+    oom_job_path(b, what, step, right);
+    if (oom_compare_files(left, right, &equality) != OOM_OK) {
+        snprintf(why, n, "%s of step %d cannot be compared: %.120s", what, step,
+                 oom_failure_last()->message);
+        oom_failure_clear();
+        return why;
+    }
+    if (equality.pass) return NULL;
+    snprintf(why, n, "%s%s differ from the reference in %llu of %llu bytes, first at %llu", what,
+             step < 0 ? " left behind" : "", (unsigned long long)equality.differ,
+             (unsigned long long)equality.bytes, (unsigned long long)equality.first);
+    return why;
+}
+
+static const char *unequal_bits(struct proceedings *p, char *why, size_t n) {
+    const struct oom_hearing *a = p->mitigated, *b = p->reference;
+    if (!completed(b)) {
+        snprintf(why, n, "the reference did not finish: %.120s",
+                 b->finished ? b->result.message : b->end);
+        return why;
+    }
+    for (int step = 0; step < a->job.steps; step++) {
+        const char *wrong = unequal_file(&a->job, &b->job, "gradients", step, why, n);
+        if (wrong != NULL) return wrong;
+        if (!(a->result.steps[step].loss == b->result.steps[step].loss)) {
+            snprintf(why, n, "the loss of step %d is %.9g, the reference's %.9g", step,
+                     a->result.steps[step].loss, b->result.steps[step].loss);
+            return why;
+        }
+    }
+    return unequal_file(&a->job, &b->job, "state", -1, why, n);
+}
+
+/* The parameters' names and sizes, as the model describes them. */
+struct layout {
+    struct oom_model_spec spec;
+    int index;
+    int64_t at;
+    struct oom_parameter parameter;
+};
+
+static bool next_parameter(struct layout *layout) {
+    const struct oom_model *model =
+        layout->spec.kind == OOM_MODEL_GPT ? &oom_model_gpt : &oom_model_mlp;
+    if (layout->index > 0) layout->at += oom_parameter_n(&layout->parameter);
+    if (layout->index >= model->count(&layout->spec)) return false;
+    layout->parameter = (struct oom_parameter){0};
+    model->describe(&layout->spec, layout->index++, &layout->parameter);
+    return true;
+}
+
+static enum oom_status read_gradients(const struct oom_job *job, int step, int64_t n,
+                                      float **out) {
+    char path[OOM_JOB_PATH_MAX + 32];
+    oom_job_path(job, "gradients", step, path);
+    FILE *file = fopen(path, "rbe");
+    *out = oom_host_alloc((size_t)n * sizeof **out);
+    size_t got = 0;
+    if (file != NULL && *out != NULL) got = fread(*out, sizeof **out, (size_t)n, file);
+    if (file != NULL) fclose(file);
+    if (got == (size_t)n) return OOM_OK;
+    oom_host_free(*out);
+    *out = NULL;
+    return oom_fail(OOM_IO, "'%s' has %zu of %lld gradients", path, got, (long long)n);
+}
+
+struct worst {
+    double error, bound;
+    char name[32];
+};
+
+static bool agree_parameters(const struct proceedings *p, const float *found,
+                             const struct oom_truth *truth, int64_t terms, struct worst *worst) {
+    const struct oom_job *job = &p->mitigated->job;
+    struct layout layout = {.spec = job->trainer.spec};
+    bool pass = true;
+    while (next_parameter(&layout)) {
+        struct oom_agreement agreement =
+            oom_compare_bounded(found + layout.at, truth->gradient + layout.at,
+                                truth->magnitude + layout.at, oom_parameter_n(&layout.parameter),
+                                job->dtype, terms);
+        pass = pass && agreement.pass;
+        if (agreement.error <= worst->error) continue;
+        *worst = (struct worst){.error = agreement.error, .bound = agreement.bound};
+        snprintf(worst->name, sizeof worst->name, "%s", layout.parameter.name);
+    }
+    return pass;
+}
+
+/* NULL when every parameter and the loss are within the bound. */
+static const char *out_of_bound(struct proceedings *p, int step, struct worst *worst, char *why,
+                                size_t n) {
+    const struct oom_job *job = &p->mitigated->job;
+    const struct oom_job_step *done = &p->mitigated->result.steps[step];
+    int64_t nominal = step == job->steps - 1 && job->last_samples > 0 ? job->last_samples
+                                                                      : job->samples;
+    int64_t samples = job->micro ? nominal : done->samples;
+    int64_t terms = samples * oom_spec_rows(&job->trainer.spec);
+    const struct oom_truth *truth;
+    float *found = NULL;
+    bool pass = false;
+    if (oom_court_truth(p->court, job, step, samples, &truth) == OOM_OK &&
+        read_gradients(job, step, truth->n, &found) == OOM_OK) {
+        pass = agree_parameters(p, found, truth, terms, worst);
+        oom_host_free(found);
+    } else {
+        snprintf(why, n, "no truth: %.120s", oom_failure_last()->message);
+        oom_failure_clear();
+        return why;
+    }
+    float loss = (float)done->loss;
+    struct oom_agreement loss_agreement =
+        oom_compare_bounded(&loss, &truth->loss, &truth->loss_magnitude, 1, job->dtype, terms);
+    oom_record_number(p->record, "branches_differ", (double)truth->branches_differ, "");
+    if (truth->branches_wrong > 0) {
+        snprintf(why, n, "%lld branches differ from the truth's away from their kink",
+                 (long long)truth->branches_wrong);
+        return why;
+    }
+    if (!loss_agreement.pass) {
+        snprintf(why, n, "the loss of step %d is %.9g, the truth %.9g (%.3g u, bound %.1f)", step,
+                 done->loss, truth->loss, loss_agreement.error, loss_agreement.bound);
+        return why;
+    }
+    if (pass) return NULL;
+    snprintf(why, n, "step %d: %s is %.3g u|S| from the truth, the bound is %.1f", step,
+             worst->name, worst->error, worst->bound);
+    return why;
+}
+
+static void judge_gradients(struct proceedings *p) {
+    const struct oom_case *c = p->the_case;
+    const struct oom_hearing *h = p->mitigated;
+    char why[OOM_REASON_MAX] = "";
+    if (!h->finished) {
+        snprintf(why, sizeof why, "the process ended: %s", h->end);
+        bit(p, OOM_BIT_GRAD_MATCH, false, why);
+        return;
+    }
+    if (!completed(h)) {
+        oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_REACHED, "no finished step");
+        return;
+    }
+    struct worst worst = {.error = -1};
+    const char *wrong = NULL;
+    for (int step = 0; step < h->job.steps && wrong == NULL; step++) {
+        if (!h->result.steps[step].captured) wrong = "a window ended without its optimizer step";
+        if (wrong == NULL && c->bounded) wrong = out_of_bound(p, step, &worst, why, sizeof why);
+    }
+    if (c->bounded) oom_record_number(p->record, "grad_error", worst.error, "u|S|");
+    if (c->bounded) oom_record_number(p->record, "grad_bound", worst.bound, "u|S|");
+    if (wrong == NULL && c->bitwise) wrong = unequal_bits(p, why, sizeof why);
+    if (wrong == NULL) {
+        char bound[96] = "";
+        if (c->bounded) {
+            snprintf(bound, sizeof bound, "; %.2f u|S| from the f64 truth, bound %.1f (%s)",
+                     worst.error, worst.bound, worst.name);
+        }
+        snprintf(why, sizeof why, "%s%s", c->bitwise ? "equal bits to the reference" : "in bound",
+                 bound);
+        wrong = NULL;
+    }
+    bit(p, OOM_BIT_GRAD_MATCH, wrong == NULL, wrong == NULL ? why : wrong);
+}
+
+/* ---- data_intact ---- */
+
+static void judge_data(struct proceedings *p) {
+    const struct oom_hearing *h = p->mitigated, *g = p->guards;
+    char why[OOM_REASON_MAX];
+    if (!h->finished || (g != NULL && !g->finished)) {
+        snprintf(why, sizeof why, "the %s process ended: %s", h->finished ? "guards" : "mitigated",
+                 h->finished ? g->end : h->end);
+        bit(p, OOM_BIT_DATA_INTACT, false, why);
+        return;
+    }
+    const struct oom_job_result *r = &h->result;
+    int checks = r->canary_checks + r->parameter_checks;
+    if (checks == 0) {
+        oom_record_bit(p->record, OOM_BIT_DATA_INTACT, OOM_NOT_REACHED, "nothing was checked");
+        return;
+    }
+    bool intact = r->canary_bad == 0 && r->parameter_bad == 0;
+    uint64_t blocks = g != NULL ? g->result.guards_bad : 0;
+    bool guarded = g == NULL || (completed(g) && g->result.guard_checks > 0 && blocks == 0 &&
+                                 g->result.canary_bad == 0);
+    if (g != NULL && !completed(g)) {
+        snprintf(why, sizeof why, "the guards pass did not finish: %.120s", g->result.message);
+    } else {
+        snprintf(why, sizeof why,
+                 "%llu canary bytes changed in %d looks, parameters in %d of %d; %llu guards damaged",
+                 (unsigned long long)r->canary_bad, r->canary_checks, r->parameter_bad,
+                 r->parameter_checks, (unsigned long long)blocks);
+    }
+    bit(p, OOM_BIT_DATA_INTACT, intact && guarded, why);
+}
+
+/* ---- state_restored ---- */
+
+static void judge_state(struct proceedings *p) {
+    const struct oom_hearing *h = p->mitigated;
+    char why[OOM_REASON_MAX];
+    if (!h->finished) {
+        oom_record_bit(p->record, OOM_BIT_STATE_RESTORED, OOM_NOT_REACHED, "the process ended");
+        return;
+    }
+    const struct oom_job_result *r = &h->result;
+    if (r->restored_bad > 0) {
+        snprintf(why, sizeof why, "between the OOM and the retry: %s (%d of %d)", r->restored_why,
+                 r->restored_bad, r->restored_checks);
+        bit(p, OOM_BIT_STATE_RESTORED, false, why);
+        return;
+    }
+    if (!r->torn_down) {
+        oom_record_bit(p->record, OOM_BIT_STATE_RESTORED, OOM_NOT_REACHED, "no teardown");
+        return;
+    }
+    bool clean = r->left_allocated == 0 && r->left_reserved == 0;
+    if (!clean) {
+        snprintf(why, sizeof why, "after teardown %llu bytes are allocated and %llu reserved",
+                 (unsigned long long)r->left_allocated, (unsigned long long)r->left_reserved);
+    } else if (r->restored_checks > 0) {
+        snprintf(why, sizeof why, "as before in %d of %d retries; nothing left after teardown",
+                 r->restored_checks, r->restored_checks);
+    } else {
+        snprintf(why, sizeof why, "no OOM in the mitigated run; nothing left after teardown");
+    }
+    bit(p, OOM_BIT_STATE_RESTORED, clean, why);
+}
+
+/* ---- figures ---- */
+
+static void note_figures(struct proceedings *p) {
+    struct oom_case_record *record = p->record;
+    const struct oom_job_result *r = &p->mitigated->result;
+    if (!p->mitigated->finished) return;
+    oom_record_number(record, "capacity_bytes", (double)r->capacity, "bytes");
+    oom_record_number(record, "peak_bytes", (double)r->peak_device, "bytes");
+    oom_record_number(record, "peak_reserved_bytes", (double)r->peak_reserved, "bytes");
+    oom_record_number(record, "peak_allocated_bytes", (double)r->peak_allocated, "bytes");
+    oom_record_number(record, "planned_peak_bytes", (double)p->predicted->result.peak_device,
+                      "bytes");
+    oom_record_number(record, "unmitigated_bytes", (double)need_of(p), "bytes");
+    oom_record_number(record, "foreign_bytes", (double)r->foreign, "bytes");
+    oom_record_number(record, "host_bytes", (double)r->host_peak, "bytes");
+    oom_record_number(record, "host_resident_bytes", (double)r->resident_out, "bytes");
+    oom_record_number(record, "batch_without", (double)p->the_case->unmitigated.samples, "samples");
+    oom_record_number(record, "batch", (double)r->steps[0].size, "samples");
+    oom_record_number(record, "attempts", (double)count_real_runs(r), "");
+    oom_record_number(record, "ooms", (double)count_ooms(r), "");
+    oom_record_number(record, "retries", (double)r->retries, "");
+    oom_record_number(record, "loss", r->steps[0].loss, "");
+    for (int i = 0; i < OOM_TAG_COUNT; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "%s_bytes", oom_tag_name((enum oom_tag)i));
+        oom_record_number(record, name, (double)r->tag_at_peak[i], "bytes");
+    }
+    char text[OOM_SPEC_TEXT_MAX];
+    oom_model_spec_text(&p->mitigated->job.trainer.spec, text);
+    oom_record_text(record, "model", text);
+    for (int i = 0; i < r->steps_done; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "grad_fingerprint_%d", i);
+        snprintf(text, sizeof text, "%016llx", (unsigned long long)r->steps[i].gradients);
+        oom_record_text(record, name, text);
+    }
+    for (int i = 0; i < r->attempt_count; i++) {
+        const struct oom_attempt *attempt = &r->attempts[i];
+        if (attempt->status != OOM_NOMEM) continue;
+        snprintf(text, sizeof text, "%s, micro-batch %d, %d gradients", oom_phase_name(attempt->phase),
+                 attempt->micro_batch, attempt->gradients_written);
+        oom_record_text(record, "first_oom", text);
+        break;
+    }
+    record->seconds = r->seconds;
+}
+
+enum oom_status oom_case_run(struct oom_court *court, const struct oom_case *the_case,
+                             struct oom_case_record *record) {
+    struct proceedings p = {.court = court, .the_case = the_case, .record = record};
+    snprintf(record->id, sizeof record->id, "%s", the_case->id);
+    OOM_TRY(hear_all(&p));
+    note_figures(&p);
+    judge_oom_without(&p);
+    judge_fits(&p);
+    judge_gradients(&p);
+    judge_data(&p);
+    judge_state(&p);
+    return OOM_OK;
+}

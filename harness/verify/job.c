@@ -1,0 +1,469 @@
+/*
+ * job.c: a training run under observation. What it trains is harness/train's; here are the device,
+ * the neighbours (canaries, a foreign consumer), the checks around each step and the figures.
+ */
+#include "harness/verify/job.h"
+
+#include "harness/base/fingerprint.h"
+#include "harness/verify/canary.h"
+#include "kernels/hostmem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct run {
+    const struct oom_job *job;
+    struct oom_job_result *result;
+    struct oom_source source;
+    struct oom_session session;
+    struct oom_canaries canaries;
+    struct oom_trainer *trainer;
+    struct oom_sizing sizing;
+    struct oom_state_print before; /* the step in hand */
+    uint64_t foreign;              /* bytes held now, as the device rounds */
+    uint64_t scratch;
+    int step;
+    int branches; /* file of this step's branches; -1: none */
+};
+
+/* ---- peaks: whenever what others hold changes, and at the end ---- */
+
+static enum oom_status settle_peaks(struct run *run) {
+    struct oom_device *device = run->session.device;
+    struct oom_job_result *result = run->result;
+    struct oom_memory_info info;
+    device->api->memory_info(device, &info);
+    const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
+    uint64_t reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].peak;
+    uint64_t allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].peak;
+    if (info.peak != reserved + run->foreign) result->peaks_agree = false;
+    if (info.peak > result->peak_device) result->peak_device = info.peak;
+    if (reserved > result->peak_reserved) result->peak_reserved = reserved;
+    if (allocated > result->peak_allocated) {
+        result->peak_allocated = allocated;
+        memcpy(result->tag_at_peak, stats->tag_at_peak, sizeof result->tag_at_peak);
+    }
+    if (run->foreign > result->foreign) result->foreign = run->foreign;
+    oom_allocator_reset_peaks(run->session.allocator);
+    device->api->reset_peak(device);
+    return OOM_OK;
+}
+
+/* VmHWM of this process in bytes; 0 where it is not known. */
+static uint64_t resident_peak(void) {
+    FILE *file = fopen("/proc/self/status", "re");
+    if (file == NULL) return 0;
+    char line[128];
+    unsigned long long kib = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) break;
+    }
+    fclose(file);
+    return kib * 1024;
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static const bool resident_means_something = false;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+static const bool resident_means_something = false;
+#else
+static const bool resident_means_something = true;
+#endif
+#else
+static const bool resident_means_something = true;
+#endif
+
+static bool under_valgrind(void) {
+    const char *preload = getenv("LD_PRELOAD");
+    return preload != NULL && strstr(preload, "vgpreload") != NULL;
+}
+
+static void measure_host(struct run *run) {
+    struct oom_job_result *result = run->result;
+    uint64_t taken = oom_host_bytes_peak();
+    result->host_peak = taken > run->scratch ? taken - run->scratch : 0;
+    struct oom_device_properties properties;
+    run->session.device->api->properties(run->session.device, &properties);
+    uint64_t arena = properties.computes ? result->peak_device : 0;
+    uint64_t resident = resident_peak(), inside = arena + run->scratch;
+    bool known = resident_means_something && !under_valgrind();
+    result->resident_out = known && resident > inside ? resident - inside : 0;
+}
+
+/* ---- what is watched around each step ---- */
+
+static enum oom_status check_canaries(struct run *run) {
+    uint64_t damaged = 0;
+    OOM_TRY(oom_canaries_check(&run->canaries, &damaged));
+    run->result->canary_checks++;
+    run->result->canary_bad += damaged;
+    if (run->job->settings.guard_bytes == 0) return OOM_OK;
+    OOM_TRY(oom_allocator_guards_check(run->session.allocator, &damaged));
+    run->result->guard_checks++;
+    run->result->guards_bad += damaged;
+    return OOM_OK;
+}
+
+static enum oom_status before_step(void *context, struct oom_trainer *trainer) {
+    struct run *run = context;
+    return oom_state_take(trainer, &run->before);
+}
+
+static enum oom_status recovered(void *context, struct oom_trainer *trainer) {
+    struct run *run = context;
+    struct oom_state_print after;
+    OOM_TRY(oom_state_take(trainer, &after));
+    const char *difference = oom_state_difference(&run->before, &after);
+    run->result->restored_checks++;
+    if (difference != NULL) {
+        run->result->restored_bad++;
+        snprintf(run->result->restored_why, sizeof run->result->restored_why, "%s", difference);
+    }
+    return check_canaries(run);
+}
+
+static enum oom_status peaks_reset(void *context, struct oom_trainer *trainer) {
+    (void)trainer;
+    return settle_peaks(context);
+}
+
+/* ---- capture: gradients, weights, branches ---- */
+
+static enum oom_status open_for(const struct oom_job *job, const char *what, int step, int *file) {
+    char path[OOM_JOB_PATH_MAX + 32];
+    oom_job_path(job, what, step, path);
+    *file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (*file >= 0) return OOM_OK;
+    return oom_fail_native(OOM_IO, errno, "'%s' cannot be written: %s", path, strerror(errno));
+}
+
+struct sink {
+    int file; /* -1: only the hash */
+    struct oom_fingerprint hash;
+};
+
+static enum oom_status sink_piece(void *context, const void *data, size_t bytes) {
+    struct sink *sink = context;
+    oom_fingerprint_update(&sink->hash, data, bytes);
+    for (size_t done = 0; sink->file >= 0 && done < bytes;) {
+        ssize_t wrote = write(sink->file, (const char *)data + done, bytes - done);
+        if (wrote < 0) return oom_fail_native(OOM_IO, errno, "a job's file: %s", strerror(errno));
+        done += (size_t)wrote;
+    }
+    return OOM_OK;
+}
+
+enum part { PART_WEIGHTS, PART_GRADIENTS, PART_STATE };
+
+static enum oom_status write_tensor(struct run *run, const struct oom_parameter *p,
+                                    struct oom_tensor tensor, struct sink *sink) {
+    uint64_t bytes = (uint64_t)oom_parameter_n(p) * oom_dtype_bytes(run->session.dtype);
+    if (tensor.data == 0) return OOM_OK;
+    return oom_tensor_read(&run->session, tensor, bytes, sink_piece, sink);
+}
+
+static enum oom_status write_parts(struct run *run, enum part part, struct sink *sink) {
+    for (int i = 0; i < run->trainer->parameter_count; i++) {
+        const struct oom_parameter *p = &run->trainer->parameters[i];
+        struct oom_tensor first = part == PART_GRADIENTS ? p->gradient : p->value;
+        OOM_TRY(write_tensor(run, p, first, sink));
+        for (int k = 0; part == PART_STATE && k < OOM_STATES; k++) {
+            OOM_TRY(write_tensor(run, p, p->state[k], sink));
+        }
+    }
+    return OOM_OK;
+}
+
+/* Writes a file (if captured) of all parameters' weights, gradients or state; gives its hash. */
+static enum oom_status capture(struct run *run, enum part part, const char *what, int step,
+                               uint64_t *hash) {
+    struct sink sink = {.file = -1};
+    oom_fingerprint_init(&sink.hash, 0);
+    if (run->job->capture) OOM_TRY(open_for(run->job, what, step, &sink.file));
+    enum oom_status status = write_parts(run, part, &sink);
+    if (status == OOM_OK && part == PART_STATE) {
+        status = sink_piece(&sink, &run->trainer->optimizer_steps, sizeof(int64_t));
+    }
+    if (sink.file >= 0) close(sink.file);
+    *hash = oom_fingerprint_value(&sink.hash);
+    return status;
+}
+
+static enum oom_status read_loss(struct run *run, double *loss) {
+    union {
+        float f32;
+        double f64;
+    } value = {.f64 = 0};
+    bool wide = run->session.dtype == OOM_F64;
+    OOM_TRY(run->session.device->api->download(run->session.device, &value,
+                                               run->trainer->loss.data, wide ? 8 : 4,
+                                               run->session.stream));
+    *loss = wide ? value.f64 : (double)value.f32;
+    return OOM_OK;
+}
+
+/* All gradients of the window are there; the weights must be those of the beginning. */
+static enum oom_status gradients_ready(void *context, struct oom_trainer *trainer,
+                                       const struct oom_window *window) {
+    struct run *run = context;
+    struct oom_job_step *step = &run->result->steps[run->step];
+    struct oom_state_print now;
+    uint64_t ignored;
+    OOM_TRY(oom_state_take(trainer, &now));
+    run->result->parameter_checks++;
+    if (now.weights != run->before.weights) run->result->parameter_bad++;
+    OOM_TRY(capture(run, PART_GRADIENTS, "gradients", run->step, &step->gradients));
+    if (run->job->capture) OOM_TRY(capture(run, PART_WEIGHTS, "weights", run->step, &ignored));
+    OOM_TRY(read_loss(run, &step->loss));
+    step->samples = window->samples;
+    step->captured = true;
+    return OOM_OK;
+}
+
+/* Signs of x, packed to bits, of the first occurrence of each identity. */
+static enum oom_status store_branches(struct run *run, int layer, int64_t sample, int64_t elements,
+                                      oom_devptr x) {
+    enum { PIECE = 4096 }; /* elements, a multiple of 8 */
+    float values[PIECE];
+    uint8_t bits[PIECE / 8];
+    int64_t at = ((int64_t)layer * run->job->distinct + sample) * oom_branch_bytes(elements);
+    for (int64_t done = 0; done < elements; done += PIECE) {
+        int64_t n = elements - done < PIECE ? elements - done : PIECE;
+        OOM_TRY(run->session.device->api->download(run->session.device, values,
+                                                   x + (uint64_t)done * 4, (uint64_t)n * 4,
+                                                   run->session.stream));
+        memset(bits, 0, sizeof bits);
+        for (int64_t i = 0; i < n; i++) bits[i / 8] |= (uint8_t)((values[i] > 0) << (i % 8));
+        size_t bytes = (size_t)oom_branch_bytes(n);
+        if (pwrite(run->branches, bits, bytes, (off_t)(at + done / 8)) != (ssize_t)bytes) {
+            return oom_fail_native(OOM_IO, errno, "the file of branches: %s", strerror(errno));
+        }
+    }
+    return OOM_OK;
+}
+
+static enum oom_status see_branches(void *context, int layer, int64_t begin, int64_t n,
+                                    int64_t elements, oom_devptr x) {
+    struct run *run = context;
+    for (int64_t i = 0; run->branches >= 0 && i < n && begin + i < run->job->distinct; i++) {
+        OOM_TRY(store_branches(run, layer, begin + i, elements,
+                               x + (uint64_t)(i * elements) * 4));
+    }
+    return OOM_OK;
+}
+
+/* ---- planning, for the rule that plans ---- */
+
+static enum oom_status plan_size(void *context, int64_t size, bool *fits) {
+    const struct run *run = context;
+    const struct oom_job *job = run->job;
+    struct oom_plan_request request = {.trainer = job->trainer,
+                                       .settings = job->settings,
+                                       .capacity = job->capacity,
+                                       .foreign = job->foreign,
+                                       .neighbours = oom_canary_bytes,
+                                       .neighbour_count = OOM_CANARIES,
+                                       .samples = job->micro ? job->samples : size,
+                                       .size = size,
+                                       .micro = job->micro,
+                                       .uneven = job->uneven,
+                                       .steps = 3};
+    struct oom_plan plan;
+    OOM_TRY(oom_plan_run(&request, &plan));
+    *fits = plan.fits;
+    return OOM_OK;
+}
+
+/* ---- the run ---- */
+
+static void make_window(void *context, int64_t samples, struct oom_window *out) {
+    const struct run *run = context;
+    oom_window_init(out, &run->job->trainer.spec, &run->source, samples, run->job->distinct,
+                    run->job->token_weights);
+}
+
+static enum oom_status take_foreign(struct run *run, uint64_t bytes, oom_devptr *ptr) {
+    struct oom_device *device = run->session.device;
+    OOM_TRY(settle_peaks(run));
+    OOM_TRY(device->api->alloc(device, bytes, ptr));
+    run->foreign += (bytes + OOM_PAGE - 1) / OOM_PAGE * OOM_PAGE;
+    return settle_peaks(run);
+}
+
+/* The consumer outside the allocator that comes between two steps. Its failure is reported as an
+ * OOM of its own: the cache of the allocator is what it could have had. */
+static enum oom_status foreign_visit(struct run *run) {
+    const struct oom_job *job = run->job;
+    struct oom_device *device = run->session.device;
+    oom_devptr ptr;
+    if (job->release_between) OOM_TRY(oom_allocator_release_cached(run->session.allocator));
+    enum oom_status status = take_foreign(run, job->foreign_between, &ptr);
+    if (status == OOM_NOMEM) {
+        struct oom_memory_info info;
+        device->api->memory_info(device, &info);
+        const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
+        run->result->oom = (struct oom_report){
+            .valid = true,
+            .site = "a consumer outside the allocator",
+            .tag = OOM_TAG_OTHER,
+            .requested = job->foreign_between,
+            .rounded = job->foreign_between,
+            .wanted = job->foreign_between,
+            .capacity = info.capacity,
+            .device_free = info.free,
+            .reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].current,
+            .allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].current,
+            .foreign = run->foreign,
+            .cached = (uint64_t)(stats->reserved_bytes[OOM_POOL_ALL].current -
+                                 stats->allocated_bytes[OOM_POOL_ALL].current)};
+        return status;
+    }
+    OOM_TRY(status);
+    OOM_TRY(check_canaries(run));
+    OOM_TRY(settle_peaks(run));
+    OOM_TRY(device->api->free(device, ptr));
+    run->foreign -= (job->foreign_between + OOM_PAGE - 1) / OOM_PAGE * OOM_PAGE;
+    device->api->reset_peak(device);
+    return OOM_OK;
+}
+
+static enum oom_status run_step(struct run *run, int step) {
+    const struct oom_job *job = run->job;
+    bool last = step == job->steps - 1;
+    int64_t samples = last && job->last_samples > 0 ? job->last_samples : job->samples;
+    run->step = step;
+    if (job->sizes[step] > 0) run->sizing.size = job->sizes[step];
+    if (job->capture && job->trainer.spec.kind == OOM_MODEL_MLP) {
+        OOM_TRY(open_for(job, "branches", step, &run->branches));
+    }
+    struct oom_windows windows = {run, make_window};
+    enum oom_status status =
+        oom_sized_step(&run->sizing, run->trainer, step, samples, job->samples, windows);
+    if (run->branches >= 0) close(run->branches);
+    run->branches = -1;
+    run->result->steps[step].size = run->sizing.size;
+    return status;
+}
+
+static enum oom_status run_steps(struct run *run) {
+    const struct oom_job *job = run->job;
+    for (int step = 0; step < job->steps; step++) {
+        OOM_TRY(run_step(run, step));
+        run->result->steps_done++;
+        if (step == 0 && job->foreign_between > 0) OOM_TRY(foreign_visit(run));
+    }
+    return OOM_OK;
+}
+
+static void prepare_sizing(struct run *run) {
+    const struct oom_job *job = run->job;
+    uint64_t others = run->foreign;
+    run->sizing = (struct oom_sizing){
+        .rule = job->rule,
+        .micro = job->micro,
+        .uneven = job->uneven,
+        .recovery = job->recovery,
+        .most = job->most,
+        .retry = job->retry,
+        .available = job->capacity > others ? job->capacity - others : 0,
+        .plan_context = run,
+        .plan = plan_size,
+        .ready = {run, gradients_ready},
+        .watch = {run, before_step, NULL, recovered, peaks_reset},
+    };
+}
+
+static enum oom_status set_up(struct run *run) {
+    const struct oom_job *job = run->job;
+    struct oom_device_options options = {.capacity = job->capacity,
+                                         .schedule = job->schedule,
+                                         .isa = job->isa,
+                                         .threads = job->threads};
+    oom_host_peak_reset();
+    OOM_TRY(oom_source_open(job->data[0] != 0 ? job->data : NULL, job->trainer.seed, &run->source));
+    OOM_TRY(oom_device_open(job->device, &options, &run->session.device));
+    struct oom_device_properties properties;
+    run->session.device->api->properties(run->session.device, &properties);
+    run->scratch = properties.scratch;
+    run->session.dtype = job->dtype;
+    OOM_TRY(oom_allocator_create(run->session.device, &job->settings, &run->session.allocator));
+    oom_devptr foreign;
+    if (job->foreign > 0) OOM_TRY(take_foreign(run, job->foreign, &foreign));
+    OOM_TRY(oom_canaries_plant(run->session.device, run->session.allocator, job->trainer.seed,
+                               &run->canaries));
+    OOM_TRY(oom_trainer_create(&run->session, &job->trainer, &run->trainer));
+    if (job->trainer.spec.kind == OOM_MODEL_MLP && job->capture) {
+        run->trainer->branches = (struct oom_branches){.context = run, .see = see_branches};
+    }
+    prepare_sizing(run);
+    return OOM_OK;
+}
+
+/* Allocated bytes, and after a release reserved ones, must be those from before: none. */
+static enum oom_status tear_down(struct run *run) {
+    struct oom_job_result *result = run->result;
+    oom_trainer_destroy(run->trainer);
+    run->trainer = NULL;
+    OOM_TRY(oom_canaries_free(&run->canaries));
+    const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
+    result->left_allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].current;
+    OOM_TRY(oom_allocator_release_cached(run->session.allocator));
+    result->left_reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].current;
+    result->torn_down = true;
+    return OOM_OK;
+}
+
+static enum oom_status finish(struct run *run) {
+    uint64_t ignored;
+    measure_host(run);
+    OOM_TRY(check_canaries(run));
+    if (run->job->capture) OOM_TRY(capture(run, PART_STATE, "state", -1, &ignored));
+    return tear_down(run);
+}
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* The figures that exist however the run ended. */
+static void note_end(struct run *run, enum oom_status status) {
+    struct oom_job_result *result = run->result;
+    result->status = status;
+    if (status != OOM_OK) {
+        snprintf(result->message, sizeof result->message, "%s", oom_failure_last()->message);
+    }
+    result->attempt_count = run->sizing.attempt_count;
+    memcpy(result->attempts, run->sizing.attempts, sizeof result->attempts);
+    if (run->session.allocator == NULL) return;
+    const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
+    result->retries = stats->num_alloc_retries;
+    result->device_allocations = stats->num_device_alloc;
+    if (status == OOM_NOMEM && !result->oom.valid) {
+        result->oom = *oom_allocator_report(run->session.allocator);
+    }
+    settle_peaks(run);
+}
+
+enum oom_status oom_job_run(const struct oom_job *job, struct oom_job_result *result) {
+    struct run run = {.job = job, .result = result, .source = {.file = -1}, .branches = -1};
+    *result = (struct oom_job_result){.capacity = job->capacity, .peaks_agree = true};
+    double start = now();
+    enum oom_status status = set_up(&run);
+    if (status == OOM_OK) status = run_steps(&run);
+    result->seconds = now() - start;
+    note_end(&run, status);
+    enum oom_status ended = status == OOM_OK ? finish(&run) : OOM_OK;
+    oom_trainer_destroy(run.trainer);
+    oom_allocator_destroy(run.session.allocator);
+    oom_device_close(run.session.device);
+    oom_source_close(&run.source);
+    return ended;
+}

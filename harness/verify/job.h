@@ -1,0 +1,112 @@
+/*
+ * job.h: one process of a case: a training run described by a struct of plain values, and what it
+ * measured. Both travel between processes as files of their bytes, since both ends are the same
+ * binary; gradients, weights, branches and state are raw arrays in files of their own.
+ *
+ * The job's directory belongs to whoever made it. A run that ends in an out-of-memory is a
+ * complete result (status OOM_NOMEM with its attempts), not a failure.
+ */
+#ifndef OOM_HARNESS_VERIFY_JOB_H
+#define OOM_HARNESS_VERIFY_JOB_H
+
+#include "harness/train/batch-size.h"
+#include "harness/train/plan.h"
+#include "harness/verify/state.h"
+
+enum {
+    OOM_JOB_STEPS_MAX = 4,
+    OOM_JOB_PATH_MAX = 512,
+};
+
+struct oom_job {
+    /* the device and what is on it */
+    char device[16];
+    uint64_t capacity;
+    enum oom_schedule schedule;
+    enum oom_isa isa;
+    int threads;
+    struct oom_allocator_settings settings;
+    uint64_t foreign;         /* bytes that another consumer holds from the start */
+    uint64_t foreign_between; /* bytes that one takes after the first step, and gives back */
+    bool release_between;     /* give cached memory back before that */
+
+    /* the training */
+    struct oom_trainer_options trainer;
+    enum oom_dtype dtype;
+    char data[OOM_JOB_PATH_MAX]; /* "": generated */
+    int steps;
+    int64_t samples;      /* of a window */
+    int64_t last_samples; /* of the last step's window; 0: the same */
+    int64_t distinct;
+    bool token_weights;
+
+    /* how it is sized */
+    enum oom_rule rule;
+    enum oom_recovery recovery;
+    bool micro, uneven;
+    int64_t most, retry;
+    int64_t sizes[OOM_JOB_STEPS_MAX]; /* not 0: this size at this step, whatever the rule */
+
+    bool capture; /* write gradients, weights, branches and the final state */
+    char directory[OOM_JOB_PATH_MAX];
+};
+
+struct oom_job_step {
+    int64_t samples; /* of its window, as run */
+    int64_t size;    /* of the (micro-)batch that succeeded */
+    bool captured;   /* all gradients were there and the optimizer was about to read them */
+    double loss;
+    uint64_t gradients; /* fingerprint of all gradients, in order */
+};
+
+struct oom_job_result {
+    uint64_t magic;
+    enum oom_status status; /* OOM_OK, OOM_NOMEM, or what broke */
+    char message[320];
+    int steps_done;
+    struct oom_job_step steps[OOM_JOB_STEPS_MAX];
+    int attempt_count;
+    struct oom_attempt attempts[OOM_ATTEMPTS_MAX];
+    struct oom_report oom; /* of the failure that ended the run */
+
+    /* bytes */
+    uint64_t capacity, foreign, peak_device, peak_reserved, peak_allocated;
+    bool peaks_agree; /* device peak = reserved peak + foreign, in every stretch of the run */
+    uint64_t tag_at_peak[OOM_TAG_COUNT];
+    uint64_t host_peak;    /* taken through oom_host_alloc, without the device's scratch */
+    uint64_t resident_out; /* VmHWM less the arena's peak and the scratch; 0: not known */
+    uint64_t retries, device_allocations;
+
+    /* checks made and failed */
+    int restored_checks, restored_bad;
+    char restored_why[96];
+    int parameter_checks, parameter_bad;
+    int canary_checks;
+    uint64_t canary_bad; /* bytes */
+    int guard_checks;
+    uint64_t guards_bad; /* blocks */
+    bool torn_down;      /* teardown was judged: the next two are figures */
+    uint64_t left_allocated, left_reserved;
+
+    double seconds;
+};
+
+/* Runs the job in this process. The status is that of making the result; the run's own is in it. */
+enum oom_status oom_job_run(const struct oom_job *job, struct oom_job_result *out);
+
+/* The files: <directory>/job, result, and by step gradients-0, weights-0, branches-0; state. */
+enum oom_status oom_job_write(const struct oom_job *job);
+enum oom_status oom_job_read(const char *directory, struct oom_job *out);
+enum oom_status oom_job_result_write(const struct oom_job *job,
+                                     const struct oom_job_result *result);
+enum oom_status oom_job_result_read(const struct oom_job *job, struct oom_job_result *out);
+void oom_job_path(const struct oom_job *job, const char *what, int step,
+                  char out[OOM_JOB_PATH_MAX + 32]);
+
+/* Bytes of one sample's branches in a file: bits of a layer, rounded up; layers, then samples:
+ * sample s of layer l begins at (l * distinct + s) * this. */
+static inline int64_t oom_branch_bytes(int64_t elements) {
+    return (elements + 7) / 8;
+}
+
+#endif

@@ -1,0 +1,213 @@
+/*
+ * gemm-test.c: the GEMM of every instruction set against a naive loop of libm's fma, bit for bit.
+ */
+#include "kernels/host/isa-sets.h"
+#include "kernels/testing.h"
+
+#include <math.h>
+#include <string.h>
+
+void gemm_test(void);
+
+/* What is kept of one comparison: matrices with room around the rows. */
+struct matrices {
+    struct oom_gemm_args g;
+    void *a, *b, *bias, *c, *expected, *start;
+    size_t c_bytes;
+};
+
+static double get(enum oom_dtype dtype, const void *x, int64_t i) {
+    return dtype == OOM_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
+}
+
+static void set(enum oom_dtype dtype, void *x, int64_t i, double value) {
+    if (dtype == OOM_F32)
+        ((float *)x)[i] = (float)value;
+    else
+        ((double *)x)[i] = value;
+}
+
+static void *random_values(enum oom_dtype dtype, int64_t n, uint64_t seed) {
+    void *x = oom_host_alloc((size_t)n * oom_dtype_bytes(dtype));
+    for (int64_t i = 0; x != NULL && i < n; i++) set(dtype, x, i, oom_test_random(&seed));
+    return x;
+}
+
+/* The definition: one chain of fma per element, then the bias. */
+static void naive(const struct oom_gemm_args *g, void *c) {
+    for (int64_t i = 0; i < g->m; i++)
+        for (int64_t j = 0; j < g->n; j++) {
+            double sum = g->accumulate ? get(g->dtype, c, i * g->ldc + j) : 0;
+            for (int64_t p = 0; p < g->k; p++) {
+                double x = get(g->dtype, OOM_HOST_PTR(void, g->a),
+                               g->transpose_a ? p * g->lda + i : i * g->lda + p);
+                double y = get(g->dtype, OOM_HOST_PTR(void, g->b),
+                               g->transpose_b ? j * g->ldb + p : p * g->ldb + j);
+                sum = g->dtype == OOM_F32 ? (double)fmaf((float)x, (float)y, (float)sum)
+                                          : fma(x, y, sum);
+            }
+            if (g->bias != 0) {
+                double bias = get(g->dtype, OOM_HOST_PTR(void, g->bias), j);
+                sum = g->dtype == OOM_F32 ? (double)((float)sum + (float)bias) : sum + bias;
+            }
+            set(g->dtype, c, i * g->ldc + j, sum);
+        }
+}
+
+static bool matrices_make(struct matrices *x, enum oom_dtype dtype, int64_t m, int64_t n, int64_t k,
+                          int form, int64_t gap) {
+    memset(x, 0, sizeof(*x));
+    struct oom_gemm_args *g = &x->g;
+    *g = (struct oom_gemm_args){.dtype = dtype, .m = m, .n = n, .k = k};
+    g->transpose_a = (form & 1) != 0;
+    g->transpose_b = (form & 2) != 0;
+    g->accumulate = (form & 4) != 0;
+    g->lda = (g->transpose_a ? m : k) + gap;
+    g->ldb = (g->transpose_b ? k : n) + gap;
+    g->ldc = n + gap;
+    int64_t a_rows = g->transpose_a ? k : m, b_rows = g->transpose_b ? n : k;
+    size_t size = oom_dtype_bytes(dtype);
+    x->c_bytes = (size_t)(m * g->ldc) * size;
+    x->a = random_values(dtype, a_rows * g->lda, 1);
+    x->b = random_values(dtype, b_rows * g->ldb, 2);
+    x->bias = random_values(dtype, n, 3);
+    x->start = random_values(dtype, m * g->ldc, 4);
+    x->c = oom_host_alloc(x->c_bytes);
+    x->expected = oom_host_alloc(x->c_bytes);
+    if (!x->a || !x->b || !x->bias || !x->start || !x->c || !x->expected) return false;
+    g->a = (uintptr_t)x->a;
+    g->b = (uintptr_t)x->b;
+    g->c = (uintptr_t)x->c;
+    g->bias = (form & 8) != 0 ? (uintptr_t)x->bias : 0;
+    memcpy(x->expected, x->start, x->c_bytes);
+    naive(g, x->expected);
+    return true;
+}
+
+static void matrices_free(struct matrices *x) {
+    void *all[] = {x->a, x->b, x->bias, x->c, x->expected, x->start};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) oom_host_free(all[i]);
+}
+
+/* Every instruction set and several counts of parts; what lies between the rows of C must not
+ * change. */
+static void check_matrices(struct matrices *x, bool large, void *scratch) {
+    const struct oom_host_kernels *sets[OOM_ISA_COUNT];
+    static const int parts[] = {1, 3, 2, 7};
+    int n = oom_test_isa_sets(sets);
+    for (int s = 0; s < n; s++)
+        for (int i = 0; i < (large ? 2 : 4); i++) {
+            memcpy(x->c, x->start, x->c_bytes);
+            oom_test_run_parts(sets[s], OOM_OP_GEMM, &x->g, parts[i], scratch);
+            CHECK_MSG(
+                memcmp(x->c, x->expected, x->c_bytes) == 0,
+                "%s %s %lld x %lld x %lld, transposed %d %d, accumulate %d, bias %d, %d parts",
+                sets[s]->isa, oom_dtype_name(x->g.dtype), (long long)x->g.m, (long long)x->g.n,
+                (long long)x->g.k, x->g.transpose_a, x->g.transpose_b, x->g.accumulate,
+                x->g.bias != 0, parts[i]);
+        }
+}
+
+static void test_shapes(enum oom_dtype dtype, void *scratch) {
+    static const int64_t shapes[][3] = {
+        {1, 1, 1},    {1, 7, 3},      {3, 1, 5},     {5, 33, 2},    {13, 47, 17}, {12, 32, 9},
+        {25, 65, 64}, {31, 129, 257}, {67, 60, 260}, {26, 67, 600}, /* above 10^6: packed */
+    };
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
+        const int64_t *d = shapes[s];
+        TEST("gemm: %s %lld x %lld x %lld equals the naive chain in every form, set and part count",
+             oom_dtype_name(dtype), (long long)d[0], (long long)d[1], (long long)d[2]);
+        bool large = d[0] * d[1] * d[2] > 1000000;
+        for (int form = 0; form < 12; form++) { /* accumulate and bias do not go together */
+            if (large && form / 4 != form % 4 % 3) continue; /* one of each transposition */
+            struct matrices x;
+            bool made = matrices_make(&x, dtype, d[0], d[1], d[2], form, form % 3 * 5);
+            CHECK(made);
+            if (made) check_matrices(&x, large, scratch);
+            matrices_free(&x);
+        }
+    }
+    TEST("gemm: %s more columns than a block holds", oom_dtype_name(dtype));
+    struct matrices x;
+    bool made = matrices_make(&x, dtype, 66, 1603, 10, 2, 0);
+    CHECK(made);
+    if (made) check_matrices(&x, true, scratch);
+    matrices_free(&x);
+}
+
+static void test_pieces(enum oom_dtype dtype, void *scratch) {
+    TEST("gemm: %s accumulating over pieces of k, in order, equals the whole",
+         oom_dtype_name(dtype));
+    static const int64_t cuts[] = {0, 1, 100, 356, 357, 600};
+    struct matrices x;
+    bool made = matrices_make(&x, dtype, 48, 40, 600, 1 | 4, 0);
+    CHECK(made);
+    const struct oom_host_kernels *sets[OOM_ISA_COUNT];
+    int n = oom_test_isa_sets(sets);
+    for (int s = 0; made && s < n; s++) {
+        memcpy(x.c, x.start, x.c_bytes);
+        for (size_t i = 0; i + 1 < sizeof(cuts) / sizeof(cuts[0]); i++) {
+            struct oom_gemm_args piece = x.g;
+            uint64_t size = oom_dtype_bytes(dtype);
+            piece.k = cuts[i + 1] - cuts[i];
+            piece.a += (uint64_t)(cuts[i] * piece.lda) * size;
+            piece.b += (uint64_t)(cuts[i] * piece.ldb) * size;
+            oom_test_run_parts(sets[s], OOM_OP_GEMM, &piece, 2, scratch);
+        }
+        CHECK_MSG(memcmp(x.c, x.expected, x.c_bytes) == 0, "%s", sets[s]->isa);
+    }
+    matrices_free(&x);
+}
+
+/* Values over the whole range of exponents, with infinities: chains meet subnormals, overflow and
+ * NaN on the way. NaN is compared as NaN. */
+static void test_extremes(enum oom_dtype dtype, void *scratch) {
+    TEST("gemm: %s subnormals, overflow and infinities as libm's fma has them",
+         oom_dtype_name(dtype));
+    struct matrices x;
+    bool made = matrices_make(&x, dtype, 24, 40, 20, 0, 0);
+    CHECK(made);
+    if (!made) goto out;
+    int range = dtype == OOM_F32 ? 140 : 1060;
+    void *both[] = {x.a, x.b};
+    int64_t counts[] = {x.g.m * x.g.k, x.g.k * x.g.n};
+    uint64_t state = 5;
+    for (int w = 0; w < 2; w++)
+        for (int64_t i = 0; i < counts[w]; i++) {
+            double value = oom_test_random(&state);
+            int exponent = (int)((state >> 33) % (uint64_t)(range + 40)) - range;
+            if (state >> 54 == 0) value = INFINITY;
+            set(dtype, both[w], i, ldexp(value, exponent));
+        }
+    naive(&x.g, x.expected);
+    const struct oom_host_kernels *sets[OOM_ISA_COUNT];
+    int n = oom_test_isa_sets(sets);
+    for (int s = 0; s < n; s++) {
+        oom_test_run_parts(sets[s], OOM_OP_GEMM, &x.g, 1, scratch);
+        int64_t wrong = 0;
+        for (int64_t i = 0; i < x.g.m * x.g.n; i++) {
+            double got = get(dtype, x.c, i), expected = get(dtype, x.expected, i);
+            if (isnan(expected) ? !isnan(got) : memcmp(&got, &expected, sizeof(got)) != 0) wrong++;
+        }
+        CHECK_MSG(wrong == 0, "%s: %lld of %lld differ", sets[s]->isa, (long long)wrong,
+                  (long long)(x.g.m * x.g.n));
+    }
+out:
+    matrices_free(&x);
+}
+
+void gemm_test(void) {
+    void *scratch = oom_host_alloc(OOM_HOST_SCRATCH_BYTES);
+    if (scratch == NULL) {
+        TEST("gemm: scratch");
+        CHECK(scratch != NULL);
+        return;
+    }
+    static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64};
+    for (size_t i = 0; i < 2; i++) {
+        test_shapes(dtypes[i], scratch);
+        test_pieces(dtypes[i], scratch);
+        test_extremes(dtypes[i], scratch);
+    }
+    oom_host_free(scratch);
+}

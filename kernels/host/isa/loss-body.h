@@ -1,0 +1,78 @@
+/*
+ * loss-body.h: loss.c for one element type.
+ */
+
+/* Absent lanes are -infinity: they win no maximum, and their exponential is 0. */
+OOM_FUNCTION vreal OOM_R(logits_at)(const real *x, int64_t n) {
+    return n >= REAL_LANES ? OOM_V(oom_load)(x)
+                           : OOM_V(oom_load_some)(x, n, -(real)__builtin_inff());
+}
+
+OOM_FUNCTION real OOM_R(row_max)(const real *x, int64_t n) {
+    vreal best[LANE_VECTORS];
+    for (int v = 0; v < LANE_VECTORS; v++) best[v] = OOM_V(oom_set)(-(real)__builtin_inff());
+    int64_t i = 0;
+    for (; i + OOM_LANES <= n; i += OOM_LANES) {
+        OOM_UNROLL
+        for (int v = 0; v < LANE_VECTORS; v++) {
+            best[v] = OOM_V(oom_max)(OOM_V(oom_load)(x + i + v * REAL_LANES), best[v]);
+        }
+    }
+    for (int v = 0; i < n; v++, i += REAL_LANES) {
+        best[v] = OOM_V(oom_max)(OOM_R(logits_at)(x + i, n - i), best[v]);
+    }
+    return OOM_V(oom_fold_max)(best);
+}
+
+/* exp(x - best), written to e (unless NULL; may be x) and summed. */
+OOM_FUNCTION real OOM_R(row_exp)(const real *x, real *e, int64_t n, real best) {
+    vreal sum[LANE_VECTORS] = {{0}};
+    int64_t i = 0;
+    for (; i + OOM_LANES <= n; i += OOM_LANES) {
+        OOM_UNROLL
+        for (int v = 0; v < LANE_VECTORS; v++) {
+            vreal y = OOM_V(oom_exp)(OOM_V(oom_load)(x + i + v * REAL_LANES) - best);
+            if (e != NULL) OOM_V(oom_store)(e + i + v * REAL_LANES, y);
+            sum[v] += y;
+        }
+    }
+    for (int v = 0; i < n; v++, i += REAL_LANES) {
+        vreal y = OOM_V(oom_exp)(OOM_R(logits_at)(x + i, n - i) - best);
+        if (e != NULL) OOM_V(oom_put)(e + i, n - i, y);
+        sum[v] += y;
+    }
+    return OOM_V(oom_fold)(sum);
+}
+
+/* e * inverse * weight */
+OOM_FUNCTION void OOM_R(row_scale)(real *e, int64_t n, real inverse, real weight) {
+    int64_t i = 0;
+    for (; i + REAL_LANES <= n; i += REAL_LANES) {
+        OOM_V(oom_store)(e + i, OOM_V(oom_load)(e + i) * inverse * weight);
+    }
+    for (; i < n; i++) e[i] = e[i] * inverse * weight;
+}
+
+static void OOM_R(cross_entropy)(const struct oom_cross_entropy_args *args,
+                                 const struct oom_host_part *part) {
+    const struct oom_cross_entropy_args a = *args;
+    const int64_t n = a.classes;
+    const real scale = (real)a.scale;
+    const int32_t *targets = OOM_HOST_PTR(const int32_t, a.targets);
+    const real *weights = OOM_HOST_PTR(const real, a.weights);
+    real *losses = OOM_HOST_PTR(real, a.losses), *gradients = OOM_HOST_PTR(real, a.dlogits);
+    int64_t r, end;
+    oom_host_share(a.rows, ROWS, part, &r, &end);
+    for (; r < end; r++) {
+        const real *x = OOM_HOST_PTR(const real, a.logits) + r * n;
+        real *e = gradients == NULL ? NULL : gradients + r * n;
+        int64_t target = targets[r] < 0 ? 0 : targets[r] < n ? targets[r] : n - 1;
+        real best = OOM_R(row_max)(x, n), right = x[target]; /* before e, which may be x */
+        real sum = OOM_R(row_exp)(x, e, n, best);
+        losses[r] = weights[r] * (OOM_R(oom_log)(sum) - (right - best));
+        if (e == NULL) continue;
+        real weight = weights[r] * scale, inverse = 1 / sum, p = e[target] * inverse;
+        OOM_R(row_scale)(e, n, inverse, weight);
+        e[target] = weight * (p - 1);
+    }
+}

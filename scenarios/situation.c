@@ -1,0 +1,299 @@
+#include "scenarios/situation.h"
+
+#include "kernels/hostmem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MIB = 1 << 20, LAYERS_MOST = 512 };
+
+/* ---- models ---- */
+
+/* Widths and lengths by capacity; the depth is searched. Narrow models give many bytes for little
+ * arithmetic, which is what a simulated device on a CPU needs. */
+static struct oom_model_spec shape_of(uint64_t capacity, enum oom_model_kind kind) {
+    struct oom_model_spec spec = oom_model_spec_default(kind);
+    bool small = capacity <= OOM_SMALL_CAPACITY, large = capacity > (uint64_t)512 * MIB;
+    spec.width = small ? 32 : 64;
+    if (kind == OOM_MODEL_GPT) {
+        spec.heads = small ? 4 : 8;
+        spec.context = small ? 64 : large ? 512 : 256;
+        spec.vocab = 256;
+    } else {
+        spec.rows = small ? 128 : large ? 2048 : 1024;
+        spec.vocab = 16;
+    }
+    return spec;
+}
+
+static enum oom_status reserved_of(const struct oom_run_options *options,
+                                   const struct oom_model_spec *spec, int64_t batch,
+                                   uint64_t *bytes) {
+    struct oom_plan_request request = {.trainer = {.spec = *spec,
+                                                   .seed = options->seed,
+                                                   .optimizer = OOM_OPTIMIZER_ADAMW},
+                                       .settings = options->settings,
+                                       .capacity = OOM_PLAN_UNLIMITED,
+                                       .samples = batch,
+                                       .size = batch,
+                                       .steps = 1};
+    struct oom_plan plan;
+    OOM_TRY(oom_plan_run(&request, &plan));
+    *bytes = plan.peak_reserved;
+    return OOM_OK;
+}
+
+/* By doubling and bisection: bytes grow with layers. */
+enum oom_status oom_situation_depth(const struct oom_situation *s, int64_t batch, double need,
+                                    struct oom_model_spec *spec) {
+    const struct oom_run_options *options = s->options;
+    double wanted = need * (double)options->capacity;
+    int64_t low = 0, high = 1;
+    for (uint64_t bytes = 0; high < LAYERS_MOST; low = high, high *= 2) {
+        spec->layers = high;
+        OOM_TRY(reserved_of(options, spec, batch, &bytes));
+        if ((double)bytes >= wanted) break;
+    }
+    while (high - low > 1) {
+        uint64_t bytes = 0;
+        spec->layers = low + (high - low) / 2;
+        OOM_TRY(reserved_of(options, spec, batch, &bytes));
+        if ((double)bytes >= wanted) {
+            high = spec->layers;
+        } else {
+            low = spec->layers;
+        }
+    }
+    spec->layers = high;
+    return OOM_OK;
+}
+
+enum oom_status oom_situation_model(struct oom_situation *s, enum oom_model_kind kind,
+                                    int64_t batch, double need, struct oom_model_spec *out) {
+    for (int i = 0; i < s->remembered; i++) {
+        if (s->specs[i].kind == kind && s->specs[i].batch == batch && s->specs[i].need == need) {
+            *out = s->specs[i].spec;
+            return OOM_OK;
+        }
+    }
+    struct oom_model_spec spec = shape_of(s->options->capacity, kind);
+    spec.batch = batch;
+    if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
+    OOM_TRY(oom_situation_depth(s, batch, need, &spec));
+    if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
+    if (s->remembered < OOM_SPECS_REMEMBERED) {
+        int at = s->remembered++;
+        s->specs[at].kind = kind;
+        s->specs[at].batch = batch;
+        s->specs[at].need = need;
+        s->specs[at].spec = spec;
+    }
+    *out = spec;
+    return OOM_OK;
+}
+
+/* ---- jobs ---- */
+
+struct oom_job oom_situation_job(const struct oom_situation *s, const struct oom_model_spec *spec,
+                                 int64_t samples, int steps) {
+    const struct oom_run_options *options = s->options;
+    struct oom_job job;
+    memset(&job, 0, sizeof job);
+    snprintf(job.device, sizeof job.device, "%s", options->device);
+    job.capacity = options->capacity;
+    job.schedule = options->schedule;
+    job.isa = options->isa;
+    job.threads = options->threads;
+    job.settings = options->settings;
+    job.trainer.spec = *spec;
+    job.trainer.seed = options->seed;
+    job.trainer.optimizer = OOM_OPTIMIZER_ADAMW;
+    if (options->data != NULL) snprintf(job.data, sizeof job.data, "%s", options->data);
+    job.dtype = OOM_F32;
+    job.steps = steps;
+    job.samples = job.most = samples;
+    job.distinct = options->quick ? 8 : options->full ? 64 : 16;
+    return job;
+}
+
+void oom_situation_case(struct oom_case *out, const struct oom_job *mitigated,
+                        const struct oom_job *unmitigated, double need) {
+    out->mitigated = *mitigated;
+    out->unmitigated = *unmitigated;
+    out->bitwise = out->bounded = true;
+    out->need = need;
+}
+
+/* ---- on the dry device ---- */
+
+enum oom_status oom_situation_dry(const struct oom_job *job, struct oom_job_result *result) {
+    struct oom_job dry = *job;
+    snprintf(dry.device, sizeof dry.device, "dry");
+    dry.capture = false;
+    enum oom_status status = oom_job_run(&dry, result);
+    if (status == OOM_OK) oom_failure_clear(); /* an OOM in the job is an answer */
+    return status;
+}
+
+enum oom_status oom_situation_need(const struct oom_job *job, uint64_t *bytes) {
+    struct oom_job unlimited = *job;
+    struct oom_job_result result;
+    unlimited.capacity = OOM_PLAN_UNLIMITED;
+    OOM_TRY(oom_situation_dry(&unlimited, &result));
+    *bytes = result.peak_reserved;
+    return OOM_OK;
+}
+
+/* The capacities of one size, in pages from half its need on. */
+static enum oom_status place_at_size(struct oom_job *job,
+                                     bool (*wanted)(const struct oom_attempt *failure),
+                                     bool *found) {
+    uint64_t need = 0;
+    OOM_TRY(oom_situation_need(job, &need));
+    for (job->capacity = need / 2 / OOM_PAGE * OOM_PAGE; job->capacity <= need;
+         job->capacity += OOM_PAGE) {
+        struct oom_job_result result;
+        OOM_TRY(oom_situation_dry(job, &result));
+        bool whole = result.status == OOM_OK && result.steps_done == job->steps;
+        bool failed = result.attempt_count > 0 && result.attempts[0].status == OOM_NOMEM;
+        *found = whole && failed && wanted(&result.attempts[0]);
+        if (*found) break;
+    }
+    return OOM_OK;
+}
+
+enum oom_status oom_situation_place(struct oom_job *job,
+                                    bool (*wanted)(const struct oom_attempt *failure),
+                                    const char *what) {
+    int64_t most = job->most, step = most / 16 > 0 ? most / 16 : 1;
+    for (int64_t size = most; size > most / 4; size -= step) {
+        struct oom_job here = *job;
+        bool found = false;
+        here.most = size;
+        if (!here.micro) here.samples = size;
+        OOM_TRY(place_at_size(&here, wanted, &found));
+        if (!found) continue;
+        *job = here;
+        return OOM_OK;
+    }
+    return oom_fail(OOM_USAGE, "%s: with this model no batch and capacity put the first OOM there",
+                    what);
+}
+
+bool oom_place_backward(const struct oom_attempt *failure) {
+    return failure->phase == OOM_PHASE_BACKWARD && failure->gradients_written > 0;
+}
+
+bool oom_place_later_micro_batch(const struct oom_attempt *failure) {
+    return failure->micro_batch > 0 && failure->phase != OOM_PHASE_OPTIMIZER;
+}
+
+bool oom_place_optimizer(const struct oom_attempt *failure) {
+    return failure->phase == OOM_PHASE_OPTIMIZER;
+}
+
+/* ---- docket ---- */
+
+struct oom_scenario_case *oom_docket_add(struct oom_docket *docket) {
+    if (docket->count == docket->capacity) {
+        int capacity = docket->capacity == 0 ? 16 : 2 * docket->capacity;
+        struct oom_scenario_case *rows =
+            oom_host_realloc(docket->rows, (size_t)capacity * sizeof *rows);
+        if (rows == NULL) return NULL;
+        docket->rows = rows;
+        docket->capacity = capacity;
+    }
+    struct oom_scenario_case *row = &docket->rows[docket->count++];
+    memset(row, 0, sizeof *row);
+    return row;
+}
+
+void oom_docket_free(struct oom_docket *docket) {
+    oom_host_free(docket->rows);
+    *docket = (struct oom_docket){0};
+}
+
+/* ---- from the tables to the docket ---- */
+
+struct listing {
+    const char *scenario;
+    const struct oom_row *rows;
+    const struct oom_run_options *options;
+    struct oom_run_options small_options;
+    struct oom_situation asked, small; /* the capacity asked for, and --quick's */
+    struct oom_docket *docket;
+};
+
+static bool model_wanted(const struct oom_run_options *options, enum oom_model_kind kind) {
+    const char *name = oom_model_name(kind), *text = options->model;
+    size_t n = strlen(name);
+    return text == NULL || (strncmp(text, name, n) == 0 && (text[n] == 0 || text[n] == ','));
+}
+
+static enum oom_status add(struct listing *l, struct oom_scenario_case **out) {
+    *out = oom_docket_add(l->docket);
+    if (*out != NULL) return OOM_OK;
+    return oom_fail(OOM_HOST_NOMEM, "the list of cases of %s", l->scenario);
+}
+
+static enum oom_status add_row(struct listing *l, const struct oom_row *row) {
+    struct oom_scenario_case *added;
+    struct oom_case guards;
+    memset(&guards, 0, sizeof guards);
+    OOM_TRY(add(l, &added));
+    struct oom_case *c = &added->the_case;
+    OOM_TRY(row->make(row->small ? &l->small : &l->asked, row, c));
+    OOM_TRY(row->make(&l->small, row, &guards));
+    snprintf(c->id, sizeof c->id, "%s/%s/%s/%s%s%s", l->scenario, row->mitigation,
+             oom_model_name(row->model), oom_dtype_name(c->mitigated.dtype),
+             row->variant != NULL ? "/" : "", row->variant != NULL ? row->variant : "");
+    c->guards = guards.mitigated;
+    c->guards.settings.guard_bytes = OOM_GRANULE;
+    c->guards.capacity += c->guards.capacity / 8; /* guards take room of their own */
+    c->has_guards = true;
+    return OOM_OK;
+}
+
+static bool same(const char *a, const char *b) {
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static enum oom_status add_twin(struct listing *l, const struct oom_twin *twin) {
+    const struct oom_row *row = l->rows;
+    while (row->make != NULL && !(same(row->mitigation, twin->mitigation) &&
+                                  same(row->variant, twin->variant) &&
+                                  model_wanted(l->options, row->model))) {
+        row++;
+    }
+    if (row->make == NULL) return OOM_OK; /* --model named another */
+    struct oom_scenario_case *added;
+    OOM_TRY(add(l, &added));
+    OOM_TRY(row->make(&l->small, row, &added->the_case));
+    snprintf(added->the_case.id, sizeof added->the_case.id, "%s/%s/control/%s", l->scenario,
+             twin->mitigation, oom_control_name(twin->control));
+    added->control = twin->control;
+    added->expected_false = twin->expected_false;
+    return OOM_OK;
+}
+
+enum oom_status oom_situation_list(const char *scenario, const struct oom_row *rows,
+                                   const struct oom_twin *twins,
+                                   const struct oom_run_options *options,
+                                   struct oom_docket *docket) {
+    struct listing l = {.scenario = scenario, .rows = rows, .options = options, .docket = docket};
+    l.small_options = *options;
+    l.small_options.quick = true;
+    if (l.small_options.capacity > OOM_SMALL_CAPACITY) {
+        l.small_options.capacity = OOM_SMALL_CAPACITY;
+    }
+    l.asked.options = options;
+    l.small.options = &l.small_options;
+    for (const struct oom_row *row = rows; row->make != NULL; row++) {
+        if (!model_wanted(options, row->model) || (options->quick && !row->quick)) continue;
+        OOM_TRY(add_row(&l, row));
+    }
+    for (const struct oom_twin *twin = twins; twin->mitigation != NULL; twin++) {
+        OOM_TRY(add_twin(&l, twin));
+    }
+    return OOM_OK;
+}
