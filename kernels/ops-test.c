@@ -115,6 +115,10 @@ static void test_rows(void) {
     BAD_DIM(SUM_ROWS, s, columns);
     BAD_POINTER(SUM_ROWS, s, x);
     BAD_POINTER(SUM_ROWS, s, out);
+    struct oom_loss_sum_args l = {OOM_F64, 5, 3, 1, 2};
+    expect(OOM_OP_LOSS_SUM, &l, "losses:r120 out:rw8", 15, 128, 8);
+    BAD_DIM(LOSS_SUM, l, batch);
+    BAD_POINTER(LOSS_SUM, l, out);
     struct oom_sum_rows_args wide = s; /* 2^62 * 4 elements: the product does not fit */
     wide.rows = INT64_C(1) << 62, wide.columns = 4;
     refuse(OOM_OP_SUM_ROWS, &wide, "x", "rows 4611686018427387904, columns 4");

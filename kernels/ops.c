@@ -424,6 +424,15 @@ DESCRIBE(cross_entropy) {
     FLOPS(per * ((double)n + (double)rows));
 }
 
+DESCRIBE(loss_sum) {
+    DTYPE(dtype);
+    DIM(batch), DIM(positions);
+    uint64_t n = area(a->batch, a->positions);
+    READ(losses, n);
+    UPDATE(out, 1);
+    FLOPS((double)n);
+}
+
 DESCRIBE(dropout) {
     uint64_t batch = (uint64_t)a->batch;
     DTYPE(dtype);

@@ -12,7 +12,7 @@
  *     embedding and position gradients) is one chain per output element, in row order, that starts
  *     from the value at its destination: so accumulating over pieces of a batch, in order, equals
  *     the whole batch bitwise;
- *   - sums *within* a row (norm, softmax) use a fixed tree of 32 lanes: lane l adds elements l,
+ *   - sums *within* a row (norm, softmax, the losses of a sample) use a fixed tree of 32 lanes: lane l adds elements l,
  *     l + 32, ... in order, then lanes are folded 16, 8, 4, 2, 1;
  *   - the results depend on no thread count, instruction set or schedule.
  *
@@ -52,6 +52,7 @@
     X(ATTENTION_TILED_FORWARD, attention_tiled_forward) \
     X(ATTENTION_TILED_BACKWARD, attention_tiled_backward) \
     X(CROSS_ENTROPY, cross_entropy) \
+    X(LOSS_SUM, loss_sum) \
     X(DROPOUT, dropout) \
     X(SGD, sgd) \
     X(ADAMW, adamw) \
@@ -87,7 +88,7 @@ struct oom_gemm_args {
 };
 
 /* out[j] = out[j] + x[0][j] + x[1][j] + ..., in row order.  x (N,C), out (C). The gradient of a
- * bias; with C = 1 the sum of a column, such as the loss. */
+ * bias. */
 struct oom_sum_rows_args {
     enum oom_dtype dtype;
     int64_t rows, columns;
@@ -250,6 +251,16 @@ struct oom_cross_entropy_args {
     double scale;
     oom_devptr logits, targets, weights;
     oom_devptr losses, dlogits;
+};
+
+/* out = out + s_0 + s_1 + ..., where s_b is the sum of sample b's T losses by the tree of 32 lanes:
+ * one chain over *samples*, in order, so that a cut between samples does not show. A chain over all
+ * B T rows would err by sqrt(B T) / 4 u on average: too near to any bound for a single number.
+ * losses (B,T), out (1). */
+struct oom_loss_sum_args {
+    enum oom_dtype dtype;
+    int64_t batch, positions;
+    oom_devptr losses, out;
 };
 
 /* y = keep ? x / (1 - p) : 0, forward and, applied to dy, backward.  x, y (B,E); samples (B) i64.

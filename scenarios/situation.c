@@ -236,6 +236,20 @@ static enum oom_status add(struct listing *l, struct oom_scenario_case **out) {
     return oom_fail(OOM_HOST_NOMEM, "the list of cases of %s", l->scenario);
 }
 
+/* Guards take room of their own, and shift what shares a segment: as much more capacity as the job
+ * needs to come to its end with them. */
+static enum oom_status make_room_for_guards(struct oom_job *job) {
+    uint64_t step = job->capacity / 16 / OOM_PAGE * OOM_PAGE + OOM_PAGE;
+    job->settings.guard_bytes = OOM_GRANULE;
+    for (int tries = 0; tries < 32; tries++, job->capacity += step) {
+        struct oom_job_result result;
+        OOM_TRY(oom_situation_dry(job, &result));
+        if (result.status == OOM_OK) return OOM_OK;
+    }
+    return oom_fail(OOM_USAGE, "the guards pass fits at no capacity up to %llu bytes",
+                    (unsigned long long)job->capacity);
+}
+
 static enum oom_status add_row(struct listing *l, const struct oom_row *row) {
     struct oom_scenario_case *added;
     struct oom_case guards;
@@ -248,10 +262,8 @@ static enum oom_status add_row(struct listing *l, const struct oom_row *row) {
              oom_model_name(row->model), oom_dtype_name(c->mitigated.dtype),
              row->variant != NULL ? "/" : "", row->variant != NULL ? row->variant : "");
     c->guards = guards.mitigated;
-    c->guards.settings.guard_bytes = OOM_GRANULE;
-    c->guards.capacity += c->guards.capacity / 8; /* guards take room of their own */
     c->has_guards = true;
-    return OOM_OK;
+    return make_room_for_guards(&c->guards);
 }
 
 static bool same(const char *a, const char *b) {

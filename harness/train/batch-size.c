@@ -146,6 +146,9 @@ enum oom_status oom_largest_fit(void *context,
                 break;
             }
         }
+        for (fits = good != from; !fits && good > SCANNED; good -= !fits) { /* not tried yet */
+            OOM_TRY(plan(context, good, &fits));
+        }
     }
     *out = good;
     return OOM_OK;

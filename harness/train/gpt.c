@@ -68,7 +68,7 @@ static void describe_block(const struct oom_model_spec *spec, int i, struct oom_
     out->rows = block_parameters[part].rows == 0 ? 1 : block_parameters[part].rows * spec->width;
     out->columns = block_parameters[part].columns * spec->width;
     out->mean = block_parameters[part].mean;
-    out->deviation = out->rows == 1 ? 0.05 : 0.0; /* 0: by the number of inputs */
+    out->deviation = out->rows == 1 ? OOM_SMALL_DEVIATION : 0.0;
 }
 
 static void gpt_describe(const struct oom_model_spec *spec, int i, struct oom_parameter *out) {
@@ -81,7 +81,7 @@ static void gpt_describe(const struct oom_model_spec *spec, int i, struct oom_pa
     out->columns = spec->width;
     out->rows = vector ? 1 : i == POSITION ? spec->context : spec->vocab;
     out->mean = i == last ? 1 : 0;
-    out->deviation = vector ? 0.05 : i < FIRST_BLOCK ? 0.2 : 0.0;
+    out->deviation = OOM_SMALL_DEVIATION;
     const char *name = i == TABLE      ? "embedding.table"
                        : i == POSITION ? "embedding.position"
                        : i == last     ? "final.gamma"

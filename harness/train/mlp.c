@@ -28,7 +28,7 @@ static void mlp_describe(const struct oom_model_spec *spec, int i, struct oom_pa
     }
     out->rows = bias ? 1 : outputs;
     out->columns = bias ? outputs : spec->width;
-    out->deviation = bias ? 0.05 : 0.0;
+    out->deviation = bias || head ? OOM_SMALL_DEVIATION : 0.0;
 }
 
 struct saved_layer {

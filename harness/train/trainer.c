@@ -43,10 +43,12 @@ static double draw(struct oom_rng *rng) {
     return 1.75 * sum;
 }
 
-/* Weights keep the size of what passes through them: He et al. 2015 for ReLU, less for gpt. */
+/* Weights keep the size of what passes through them: He et al. 2015 for ReLU (dropout raises the
+ * mean square by 1 / (1 - p)), less for gpt. */
 static double deviation_of(const struct oom_trainer *t, const struct oom_parameter *p) {
     if (p->deviation > 0) return p->deviation;
-    double gain = t->options.spec.kind == OOM_MODEL_MLP ? 2.0 : 0.5;
+    const struct oom_model_spec *spec = &t->options.spec;
+    double gain = spec->kind == OOM_MODEL_MLP ? 2.0 * (1.0 - spec->dropout) : 0.5;
     return sqrt(gain / (double)p->columns);
 }
 
@@ -171,12 +173,12 @@ static enum oom_status loss_and_dlogits(struct oom_trainer *t) {
     OOM_TRY(oom_run(t->session, OOM_OP_CROSS_ENTROPY, &entropy));
     OOM_TRY(oom_scope_free(&t->scope, &t->logits));
     if (oom_control_on(OOM_CONTROL_LOSS_LAST_ONLY)) OOM_TRY(fill_zero(t, t->loss.data, size));
-    struct oom_sum_rows_args sum = {.dtype = t->session->dtype,
-                                    .rows = n,
-                                    .columns = 1,
-                                    .x = t->losses.data,
+    struct oom_loss_sum_args sum = {.dtype = t->session->dtype,
+                                    .batch = t->batch.samples,
+                                    .positions = n / t->batch.samples,
+                                    .losses = t->losses.data,
                                     .out = t->loss.data};
-    OOM_TRY(oom_run(t->session, OOM_OP_SUM_ROWS, &sum));
+    OOM_TRY(oom_run(t->session, OOM_OP_LOSS_SUM, &sum));
     return oom_scope_free(&t->scope, &t->losses);
 }
 

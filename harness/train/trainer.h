@@ -17,12 +17,16 @@
 
 /* ---- parameters ---- */
 
+/* Of vectors, tables and heads. A head must begin small: with saturated probabilities the rows'
+ * gradients are nearly equal, and a chain repeats the rounding error of a repeated term. */
+#define OOM_SMALL_DEVIATION 0.05
+
 enum { OOM_STATES = 2 }; /* AdamW: m and v; SGD: v */
 
 struct oom_parameter {
     char name[32];         /* "block3.qkv.weight" */
     int64_t rows, columns; /* (out, in) of a linear layer; vectors have rows 1 */
-    double deviation;      /* of the initial values; vectors of ones start at `mean` */
+    double deviation;      /* of the initial values; 0: by the number of inputs */
     double mean;
     struct oom_tensor value, gradient, state[OOM_STATES];
 };

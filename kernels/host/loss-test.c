@@ -63,10 +63,11 @@ static void check_rows(const struct loss *l, const void *dlogits) {
         want = weight * (all - GET(l->logits, r * n + target));
         test_close("loss", r, GET(l->losses, r), want, 8 * u * weight * (16 + fabs(want)));
         for (int64_t j = 0; dlogits != NULL && j < n; j++) {
-            /* 16: the exponent's rounding, |x - max| <= 16; 6: the tree of the sum */
+            /* 16: the exponent's rounding, |x - max| <= 16; 6: the tree of the sum; at the target
+             * three roundings of about weight * 3: of that product, of p - 1, of theirs */
             double p = exp(GET(l->logits, r * n + j) - all), hot = j == target ? 1 : 0;
             test_close("dlogits", r * n + j, GET(dlogits, r * n + j), weight * 3 * (p - hot),
-                       u * weight * 3 * ((16 + 6 + 8) * p + 2 * hot));
+                       u * weight * 3 * ((16 + 6 + 8) * p + 3 * hot));
         }
     }
 }
@@ -125,7 +126,40 @@ static void test_extremes(void) {
     CHECK(isnan(losses[3]) && isnan(d[3][0]) && isnan(d[3][1]) && isnan(d[3][2]));
 }
 
+/* The tree written out: lane l adds l, l + 32, ...; lanes fold 16, 8, 4, 2, 1. */
+static float naive_tree(const float *x, int64_t n) {
+    float lanes[32] = {0};
+    for (int64_t i = 0; i < n; i++) lanes[i % 32] += x[i];
+    for (int half = 16; half > 0; half /= 2) {
+        for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
+    }
+    return lanes[0];
+}
+
+static void sum_case(int64_t batch, int64_t positions) {
+    float *losses = test_array(OOM_F32, batch * positions, 0.5, 3), *out = test_bytes(4);
+    *out = 1.25f;
+    float want = *out, *piece = test_bytes(4);
+    *piece = *out;
+    for (int64_t b = 0; b < batch; b++) want += naive_tree(losses + b * positions, positions);
+    struct oom_loss_sum_args a = {OOM_F32, batch, positions, ADDRESS(losses), ADDRESS(out)};
+    for (int64_t b = 0, n = 1; b < batch; b += n, n = 2) { /* uneven pieces of the same batch */
+        if (n > batch - b) n = batch - b;
+        struct oom_loss_sum_args p = {OOM_F32, n, positions, ADDRESS(losses + b * positions),
+                                      ADDRESS(piece)};
+        test_run(OOM_OP_LOSS_SUM, &p);
+    }
+    test_same_everywhere(OOM_OP_LOSS_SUM, &a);
+    CHECK(memcmp(out, &want, 4) == 0);
+    CHECK(memcmp(piece, &want, 4) == 0);
+}
+
 void loss_test(void) {
+    TEST("loss_sum: a tree per sample, a chain over samples, bit by bit, whole and in pieces");
+    for (int i = 0; i < 6; i++) {
+        sum_case(1 + 4 * i, classes_tried[i]);
+        test_release();
+    }
     TEST("cross_entropy: against double; loss only and in place give the same bits; everywhere");
     for (int i = 0; i < 12; i++) {
         formula_case(dtypes[i % 2], classes_tried[i / 2]);

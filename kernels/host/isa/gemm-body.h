@@ -118,17 +118,26 @@ static void OOM_R(tile_any)(const struct OOM_R(tile) * t, int rows, int64_t colu
 
 /* ---- packing: to[p * width + r], r below `count`, p below k ---- */
 
-/* From rows along p: from[p * ld + r]; a panel of vectors is filled up with zeros. */
-static void OOM_R(pack_straight)(real *to, int64_t width, const real *from, int64_t ld,
+/* One row of a panel; a panel of vectors is filled up with zeros. */
+static inline void OOM_R(pack_row)(real *to, int64_t panel, const real *from, int64_t count) {
+    if (panel == TILE_VECTORS * REAL_LANES)
+        OOM_R(copy_some)(to, panel, panel, from, 0, count, 1);
+    else if (count >= TILE_ROWS)
+        memcpy(to, from, TILE_ROWS * sizeof(real));
+    else
+        memcpy(to, from, (size_t)count * sizeof(real));
+}
+
+/* From rows along p: from[p * ld + r]. Several panels at once, so that the memory is read along its
+ * rows, and no more, as their places in `to` would fall on the same lines of the cache. */
+static void OOM_R(pack_straight)(real *to, int64_t panel, const real *from, int64_t ld,
                                  int64_t count, int64_t k) {
-    if (width == TILE_VECTORS * REAL_LANES) {
-        OOM_R(copy_some)(to, width, width, from, ld, count, k);
-    } else if (count == TILE_ROWS) {
-        for (int64_t p = 0; p < k; p++, to += width, from += ld)
-            memcpy(to, from, TILE_ROWS * sizeof(real));
-    } else {
-        for (int64_t p = 0; p < k; p++, to += width, from += ld)
-            memcpy(to, from, (size_t)count * sizeof(real));
+    const int64_t group = 8 * panel;
+    for (int64_t r0 = 0; r0 < count; r0 += group) {
+        int64_t end = count - r0 < group ? count : r0 + group;
+        for (int64_t p = 0; p < k; p++)
+            for (int64_t r = r0; r < end; r += panel)
+                OOM_R(pack_row)(to + r * k + p * panel, panel, from + p * ld + r, count - r);
     }
 }
 
@@ -166,24 +175,37 @@ static void OOM_R(pack_turned)(real *to, int64_t width, const real *from, int64_
  * zeroed where `pad` is set (vectors read them). */
 static void OOM_R(pack)(real *to, int64_t panel, bool pad, const real *from, int64_t ld,
                         bool turned, int64_t count, int64_t k) {
+    if (!turned) {
+        OOM_R(pack_straight)(to, panel, from, ld, count, k);
+        return;
+    }
     for (int64_t r = 0; r < count; r += panel, to += panel * k) {
         int64_t here = count - r < panel ? count - r : panel;
-        if (pad && turned && here < panel) memset(to, 0, (size_t)(panel * k) * sizeof(real));
-        if (turned)
-            OOM_R(pack_turned)(to, panel, from + r * ld, ld, here, k);
-        else
-            OOM_R(pack_straight)(to, panel, from + r, ld, here, k);
+        if (pad && here < panel) memset(to, 0, (size_t)(panel * k) * sizeof(real));
+        OOM_R(pack_turned)(to, panel, from + r * ld, ld, here, k);
     }
 }
 
 /* ---- the product ---- */
 
+/* A chain starts from C, so a tile waits for its C before it can begin; C larger than the caches
+ * cost up to a third of the speed until it was fetched one tile ahead. */
+static inline void OOM_R(fetch)(const real *c, int64_t stride) {
+    for (int i = 0; i < TILE_ROWS; i++)
+        for (int at = 0; at < TILE_VECTORS * OOM_VECTOR_BYTES; at += 64)
+            __builtin_prefetch((const char *)(c + i * stride) + at, 1);
+}
+
 /* One panel of columns down a block of rows; a row of A's block begins a_row after the last. */
 static void OOM_R(panel)(struct OOM_R(tile) t, const real *a, int64_t a_row, int64_t rows,
-                         int64_t columns, bool rows_adjacent) {
+                         int64_t columns, bool rows_adjacent, const real *next) {
     for (int64_t i = 0; i < rows; i += TILE_ROWS, t.c += TILE_ROWS * t.c_stride) {
         t.a = a + i * a_row;
         int64_t height = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
+        if (rows - i >= 2 * TILE_ROWS)
+            OOM_R(fetch)(t.c + TILE_ROWS * t.c_stride, t.c_stride);
+        else if (rows >= TILE_ROWS && next != NULL && height == rows - i)
+            OOM_R(fetch)(next, t.c_stride);
         OOM_R(tile_any)(&t, (int)height, columns, rows_adjacent);
     }
 }
@@ -222,7 +244,7 @@ static void OOM_R(block)(const struct oom_product *q, const struct blocks *plan,
             };
             OOM_R(panel)
             (t, a_block, a_row, rows, columns - j < NR ? columns - j : NR,
-             plan->pack_a || q->transpose_a);
+             plan->pack_a || q->transpose_a, j + 2 * NR <= columns ? t.c + NR : NULL);
         }
     }
 }

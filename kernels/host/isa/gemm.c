@@ -34,11 +34,12 @@ struct blocks {
 
 /* Measured on the shapes of the models: below a million multiplications packing costs more than
  * it gives, unless B is transposed (vectors need its columns adjacent); with few rows a packed B is
- * not used often enough to earn its pass; k up to 256 keeps a panel of B in the first cache, 96
+ * not used often enough to earn its pass (a long, wide one is, as packing reads it
+ * along its rows from memory); k up to 256 keeps a panel of B in the first cache, 96
  * rows of A and 1.5 MiB of B in the second. */
 static struct blocks blocks_choose(const struct oom_product *q, size_t size, int64_t mr,
                                    int64_t nr) {
-    enum { ROWS = 96, STEPS = 256, B_BYTES = 1536 << 10, FEW_ROWS = 64 };
+    enum { ROWS = 96, STEPS = 256, B_BYTES = 1536 << 10, LONG = 2048 };
     _Static_assert(B_BYTES + ROWS * STEPS * sizeof(double) <= OOM_PRODUCT_SCRATCH_BYTES,
                    "packed panels fit the scratch");
     bool large = (double)q->m * (double)q->n * (double)q->k > 1e6;
@@ -49,7 +50,7 @@ static struct blocks blocks_choose(const struct oom_product *q, size_t size, int
              : q->k < STEPS ? q->k
                             : STEPS,
         .pack_a = large,
-        .pack_b = q->transpose_b || (large && q->m > FEW_ROWS),
+        .pack_b = q->transpose_b || (large && q->m > (q->k > LONG && q->n > 128 ? 24 : 64)),
     };
 }
 

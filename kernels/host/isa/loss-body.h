@@ -76,3 +76,24 @@ static void OOM_R(cross_entropy)(const struct oom_cross_entropy_args *args,
         e[target] = weight * (p - 1);
     }
 }
+
+/* The tree of 32 lanes over a sample's losses. */
+OOM_FUNCTION real OOM_R(row_sum)(const real *x, int64_t n) {
+    vreal sum[LANE_VECTORS] = {{0}};
+    int64_t i = 0;
+    for (; i + OOM_LANES <= n; i += OOM_LANES) {
+        OOM_UNROLL
+        for (int v = 0; v < LANE_VECTORS; v++) sum[v] += OOM_V(oom_load)(x + i + v * REAL_LANES);
+    }
+    for (int v = 0; i < n; v++, i += REAL_LANES) sum[v] += OOM_V(oom_take)(x + i, n - i);
+    return OOM_V(oom_fold)(sum);
+}
+
+static void OOM_R(loss_sum)(const struct oom_loss_sum_args *a) {
+    const real *losses = OOM_HOST_PTR(const real, a->losses);
+    real *out = OOM_HOST_PTR(real, a->out), sum = *out;
+    for (int64_t b = 0; b < a->batch; b++) {
+        sum += OOM_R(row_sum)(losses + b * a->positions, a->positions);
+    }
+    *out = sum;
+}
