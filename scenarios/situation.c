@@ -5,38 +5,43 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MIB = 1 << 20, LAYERS_MOST = 512 };
+enum { LAYERS_MOST = 512 };
 
 /* ---- models ---- */
 
-/* Widths and lengths by capacity; the depth is searched. Narrow models give many bytes for little
- * arithmetic, which is what a simulated device on a CPU needs. */
+/* Narrow models give many bytes for little arithmetic, which is what a simulated device on a CPU
+ * needs. Samples are as long as it takes to keep the depth below DEEP: a deep net of narrow layers
+ * carries the rounding of all those before it into each gradient. */
+enum { DEEP = 24, LONGEST_CONTEXT = 512, MOST_ROWS = 16384 };
+
 static struct oom_model_spec shape_of(uint64_t capacity, enum oom_model_kind kind) {
     struct oom_model_spec spec = oom_model_spec_default(kind);
-    bool small = capacity <= OOM_SMALL_CAPACITY, large = capacity > (uint64_t)512 * MIB;
+    bool small = capacity <= OOM_SMALL_CAPACITY;
     spec.width = small ? 32 : 64;
-    if (kind == OOM_MODEL_GPT) {
-        spec.heads = small ? 4 : 8;
-        spec.context = small ? 64 : large ? 512 : 256;
-        spec.vocab = 256;
-    } else {
-        spec.rows = small ? 128 : large ? 2048 : 1024;
-        spec.vocab = 16;
-    }
+    spec.heads = kind == OOM_MODEL_GPT ? (small ? 4 : 8) : spec.heads;
+    spec.context = kind == OOM_MODEL_GPT ? 64 : spec.context;
+    spec.rows = kind == OOM_MODEL_MLP ? 128 : spec.rows;
     return spec;
+}
+
+/* Twice as long samples; false when they are as long as they may be. */
+static bool lengthen(struct oom_model_spec *spec) {
+    int64_t *length = spec->kind == OOM_MODEL_GPT ? &spec->context : &spec->rows;
+    if (*length * 2 > (spec->kind == OOM_MODEL_GPT ? LONGEST_CONTEXT : MOST_ROWS)) return false;
+    *length *= 2;
+    return true;
 }
 
 static enum oom_status reserved_of(const struct oom_run_options *options,
                                    const struct oom_model_spec *spec, int64_t batch,
                                    uint64_t *bytes) {
-    struct oom_plan_request request = {.trainer = {.spec = *spec,
-                                                   .seed = options->seed,
-                                                   .optimizer = OOM_OPTIMIZER_ADAMW},
-                                       .settings = options->settings,
-                                       .capacity = OOM_PLAN_UNLIMITED,
-                                       .samples = batch,
-                                       .size = batch,
-                                       .steps = 1};
+    struct oom_plan_request request = {
+        .trainer = {.spec = *spec, .seed = options->seed, .optimizer = OOM_OPTIMIZER_ADAMW},
+        .settings = options->settings,
+        .capacity = OOM_PLAN_UNLIMITED,
+        .samples = batch,
+        .size = batch,
+        .steps = 1};
     struct oom_plan plan;
     OOM_TRY(oom_plan_run(&request, &plan));
     *bytes = plan.peak_reserved;
@@ -79,7 +84,9 @@ enum oom_status oom_situation_model(struct oom_situation *s, enum oom_model_kind
     struct oom_model_spec spec = shape_of(s->options->capacity, kind);
     spec.batch = batch;
     if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
-    OOM_TRY(oom_situation_depth(s, batch, need, &spec));
+    do {
+        OOM_TRY(oom_situation_depth(s, batch, need, &spec));
+    } while (spec.layers > DEEP && lengthen(&spec));
     if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
     if (s->remembered < OOM_SPECS_REMEMBERED) {
         int at = s->remembered++;
@@ -145,9 +152,8 @@ enum oom_status oom_situation_need(const struct oom_job *job, uint64_t *bytes) {
 }
 
 /* The capacities of one size, in pages from half its need on. */
-static enum oom_status place_at_size(struct oom_job *job,
-                                     bool (*wanted)(const struct oom_attempt *failure),
-                                     bool *found) {
+static enum oom_status
+place_at_size(struct oom_job *job, bool (*wanted)(const struct oom_attempt *failure), bool *found) {
     uint64_t need = 0;
     OOM_TRY(oom_situation_need(job, &need));
     for (job->capacity = need / 2 / OOM_PAGE * OOM_PAGE; job->capacity <= need;
@@ -272,9 +278,9 @@ static bool same(const char *a, const char *b) {
 
 static enum oom_status add_twin(struct listing *l, const struct oom_twin *twin) {
     const struct oom_row *row = l->rows;
-    while (row->make != NULL && !(same(row->mitigation, twin->mitigation) &&
-                                  same(row->variant, twin->variant) &&
-                                  model_wanted(l->options, row->model))) {
+    while (row->make != NULL &&
+           !(same(row->mitigation, twin->mitigation) && same(row->variant, twin->variant) &&
+             model_wanted(l->options, row->model))) {
         row++;
     }
     if (row->make == NULL) return OOM_OK; /* --model named another */

@@ -20,10 +20,18 @@ const char *oom_rule_prose(enum oom_rule rule) {
 
 int64_t oom_sizing_next(const struct oom_sizing *sizing) {
     int64_t size = sizing->size;
-    if (sizing->rule == OOM_RULE_HALVING) return size / 2;
-    if (sizing->rule == OOM_RULE_X09) return size * 9 / 10;
-    if (sizing->rule == OOM_RULE_RETRY && size == sizing->most) return sizing->retry;
-    return 0;
+    switch (sizing->rule) {
+    case OOM_RULE_TWO_POINT_085: /* an estimate may be wrong: then it is halved too */
+    case OOM_RULE_SEED_085:
+    case OOM_RULE_HALVING:
+        return size / 2;
+    case OOM_RULE_X09:
+        return size * 9 / 10;
+    case OOM_RULE_RETRY:
+        return size == sizing->most ? sizing->retry : 0;
+    default:
+        return 0;
+    }
 }
 
 /* ---- recovery ---- */
@@ -84,8 +92,7 @@ static enum oom_status attempt_size(struct step *step, int64_t size) {
     struct oom_window window;
     window_of_size(step, size, &window);
     struct oom_cut cut = {.micro = size, .uneven = step->sizing->micro && step->sizing->uneven};
-    enum oom_status status =
-        oom_window_run(step->trainer, &window, cut, step->sizing->ready);
+    enum oom_status status = oom_window_run(step->trainer, &window, cut, step->sizing->ready);
     note(step, size, false, status);
     return status;
 }
@@ -105,7 +112,8 @@ static enum oom_status trial(struct step *step, int64_t size, uint64_t *peak) {
                                          (struct oom_weighing){window.total, false});
     }
     note(step, size, true, status);
-    *peak = (uint64_t)oom_allocator_stats(t->session->allocator)->allocated_bytes[OOM_POOL_ALL].peak;
+    *peak =
+        (uint64_t)oom_allocator_stats(t->session->allocator)->allocated_bytes[OOM_POOL_ALL].peak;
     enum oom_status recovered = oom_recover(t, OOM_RECOVERY_FULL);
     return status != OOM_OK ? status : recovered;
 }
@@ -195,9 +203,12 @@ static enum oom_status choose_most(struct step *step, int64_t *size) {
 
 static enum oom_status choose(struct step *step) {
     static enum oom_status (*const choosers[OOM_RULE_COUNT])(struct step *, int64_t *) = {
-        [OOM_RULE_FIXED] = choose_most,         [OOM_RULE_PLANNED] = choose_planned,
-        [OOM_RULE_TWO_POINT_085] = choose_two_point, [OOM_RULE_SEED_085] = choose_seed,
-        [OOM_RULE_HALVING] = choose_most,       [OOM_RULE_X09] = choose_most,
+        [OOM_RULE_FIXED] = choose_most,
+        [OOM_RULE_PLANNED] = choose_planned,
+        [OOM_RULE_TWO_POINT_085] = choose_two_point,
+        [OOM_RULE_SEED_085] = choose_seed,
+        [OOM_RULE_HALVING] = choose_most,
+        [OOM_RULE_X09] = choose_most,
         [OOM_RULE_RETRY] = choose_most,
     };
     struct oom_sizing *sizing = step->sizing;
@@ -205,7 +216,8 @@ static enum oom_status choose(struct step *step) {
     OOM_TRY(choosers[sizing->rule](step, &size));
     if (size > sizing->most && !oom_control_on(OOM_CONTROL_SIZE_NOT_RUN)) size = sizing->most;
     if (size < 1) {
-        return oom_fail(OOM_NOMEM, "rule %s: not even one sample fits", oom_rule_name(sizing->rule));
+        return oom_fail(OOM_NOMEM, "rule %s: not even one sample fits",
+                        oom_rule_name(sizing->rule));
     }
     sizing->size = size;
     return OOM_OK;

@@ -12,15 +12,15 @@
 #include "harness/train/accumulate.h"
 
 /* name, prose */
-#define OOM_RULE_MAP(X)                                                                            \
-    X(FIXED, "fixed", "the size that was asked for; an OOM is final")                              \
-    X(PLANNED, "planned", "the largest size whose steps fit on the dry device; nothing is tried")  \
-    X(TWO_POINT_085, "two_point_085",                                                              \
-      "peaks of sizes 1 and 2 give fixed and per-sample bytes; 0.85 of what is available")         \
-    X(SEED_085, "seed_085",                                                                        \
-      "the widespread recipe: the peak of size 1 is taken as the cost of a sample; 0.85 of it")    \
-    X(HALVING, "halving", "half after each OOM, caches released, same samples again")              \
-    X(X09, "x09", "0.9 of it after each OOM, rounded down")                                        \
+#define OOM_RULE_MAP(X) \
+    X(FIXED, "fixed", "the size that was asked for; an OOM is final") \
+    X(PLANNED, "planned", "the largest size whose steps fit on the dry device; nothing is tried") \
+    X(TWO_POINT_085, "two_point_085", \
+      "peaks of sizes 1 and 2 give fixed and per-sample bytes; 0.85 of what is free; then halved") \
+    X(SEED_085, "seed_085", \
+      "the widespread recipe: the peak of size 1 as the cost of a sample; 0.85; then halved") \
+    X(HALVING, "halving", "half after each OOM, caches released, same samples again") \
+    X(X09, "x09", "0.9 of it after each OOM, rounded down") \
     X(RETRY, "retry", "after an OOM once more, at a size that is known to fit a fresh process")
 
 enum oom_rule {
@@ -36,8 +36,8 @@ const char *oom_rule_prose(enum oom_rule rule);
 /* What happens between a failure and its retry. Only FULL is right; the others are the situations
  * that `stale_cache` shows. */
 enum oom_recovery {
-    OOM_RECOVERY_FULL, /* tensors dropped, gradients cleared, cached memory given back */
-    OOM_RECOVERY_HELD, /* the failed step's tensors stay referenced, as by a live exception */
+    OOM_RECOVERY_FULL,    /* tensors dropped, gradients cleared, cached memory given back */
+    OOM_RECOVERY_HELD,    /* the failed step's tensors stay referenced, as by a live exception */
     OOM_RECOVERY_DROPPED, /* dropped and cleared, but the cache keeps its segments */
 };
 
@@ -47,15 +47,16 @@ struct oom_attempt {
     int64_t size;
     bool trial; /* forward and backward only, to measure */
     enum oom_status status;
-    enum oom_phase phase;  /* reached */
-    int micro_batch;       /* number, from 0 */
-    int gradients_written; /* parameter gradients begun */
+    enum oom_phase phase;     /* reached */
+    int micro_batch;          /* number, from 0 */
+    int gradients_written;    /* parameter gradients begun */
     struct oom_report report; /* of the allocator, when status is OOM_NOMEM */
 };
 
 enum { OOM_ATTEMPTS_MAX = 64 };
 
-/* Told what happens, for those who watch (NULL: not told). A status other than OOM_OK ends the run. */
+/* Told what happens, for those who watch (NULL: not told). A status other than OOM_OK ends the run.
+ */
 struct oom_watch {
     void *context;
     enum oom_status (*before)(void *context, struct oom_trainer *trainer);
@@ -66,11 +67,11 @@ struct oom_watch {
 
 struct oom_sizing {
     enum oom_rule rule;
-    bool micro;     /* the micro-batch is sized; else the batch */
-    bool uneven;    /* micro-batches cycle in size */
+    bool micro;  /* the micro-batch is sized; else the batch */
+    bool uneven; /* micro-batches cycle in size */
     enum oom_recovery recovery;
-    int64_t most;  /* the size to begin with, and never to exceed */
-    int64_t retry; /* rule retry: the second size */
+    int64_t most;       /* the size to begin with, and never to exceed */
+    int64_t retry;      /* rule retry: the second size */
     uint64_t available; /* bytes this run may use on the device: capacity less what others hold */
     /* planned: does a size fit, by a plan on the dry device? */
     void *plan_context;

@@ -11,7 +11,7 @@
 
 void gradients_test(void);
 
-static const double step_size = 0x1p-9;
+static const double step_size = 0x1p-12;
 enum { PER_PARAMETER = 5, SIGNS_MAX = 1 << 14 };
 
 /* The signs before each ReLU, in the order they come. */

@@ -95,7 +95,8 @@ static enum oom_status read_integer(const struct key *key, const char *text, int
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
-    bool number = end != text && *end == 0 && errno == 0 && text[0] != ' ' && text[0] != '+';
+    bool digits = text[strspn(text, "-0123456789")] == 0; /* no space, no plus */
+    bool number = digits && end != text && *end == 0 && errno == 0;
     if (!number || value < key->least || value > key->most) {
         return oom_fail(OOM_USAGE, "model key %s=%s: allowed are whole numbers from %lld to %lld",
                         key->name, text, (long long)key->least, (long long)key->most);
@@ -107,7 +108,8 @@ static enum oom_status read_integer(const struct key *key, const char *text, int
 static enum oom_status read_dropout(const char *text, double *out) {
     char *end;
     double value = strtod(text, &end);
-    bool good = end != text && *end == 0 && value >= 0.0 && value <= 0.95;
+    bool digits = text[strspn(text, "0123456789.eE+-")] == 0;
+    bool good = digits && end != text && *end == 0 && value >= 0.0 && value <= 0.95;
     if (!good) {
         return oom_fail(OOM_USAGE, "model key dropout=%s: allowed are numbers from 0 to 0.95", text);
     }

@@ -5,6 +5,7 @@
 #endif
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,7 +27,7 @@ struct oom_agreement oom_compare_bounded(const float *found, const double *truth
         if (!(fabs((double)found[i]) <= 3.5e38)) out.nonfinite++;
     }
     double unit = oom_dtype_roundoff(dtype) * sqrt(scale);
-    if (out.nonfinite > 0) {
+    if (out.nonfinite > 0 || !(scale <= DBL_MAX)) {
         out.error = INFINITY;
     } else if (unit > 0) {
         out.error = sqrt(error) / unit;

@@ -54,14 +54,15 @@ static enum oom_status settle_peaks(struct run *run) {
     return OOM_OK;
 }
 
-/* VmHWM of this process in bytes; 0 where it is not known. */
-static uint64_t resident_peak(void) {
+/* A line of /proc/self/status in bytes; 0 where it is not known. */
+static uint64_t status_bytes(const char *name) {
     FILE *file = fopen("/proc/self/status", "re");
     if (file == NULL) return 0;
     char line[128];
     unsigned long long kib = 0;
+    size_t n = strlen(name);
     while (fgets(line, sizeof line, file) != NULL) {
-        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) break;
+        if (strncmp(line, name, n) == 0 && sscanf(line + n, ": %llu kB", &kib) == 1) break;
     }
     fclose(file);
     return kib * 1024;
@@ -84,16 +85,27 @@ static bool under_valgrind(void) {
     return preload != NULL && strstr(preload, "vgpreload") != NULL;
 }
 
+/* Two views of what is resident outside the arena: the highest resident size of all (VmHWM) less
+ * the arena's peak, and what is anonymous or from files now (the arena is shared memory). The
+ * second is looked at around every step, and bounds the first from below where the arena's pages
+ * were never all resident at once. */
+static void look_at_residents(struct run *run) {
+    if (!resident_means_something || under_valgrind()) return;
+    uint64_t now = status_bytes("RssAnon") + status_bytes("RssFile"); /* touched scratch included */
+    if (now > run->result->resident_out) run->result->resident_out = now;
+}
+
 static void measure_host(struct run *run) {
     struct oom_job_result *result = run->result;
     uint64_t taken = oom_host_bytes_peak();
     result->host_peak = taken > run->scratch ? taken - run->scratch : 0;
     struct oom_device_properties properties;
     run->session.device->api->properties(run->session.device, &properties);
-    uint64_t arena = properties.computes ? result->peak_device : 0;
-    uint64_t resident = resident_peak(), inside = arena + run->scratch;
-    bool known = resident_means_something && !under_valgrind();
-    result->resident_out = known && resident > inside ? resident - inside : 0;
+    look_at_residents(run);
+    if (result->resident_out == 0 || !properties.computes) return;
+    uint64_t inside = result->peak_device + run->scratch, highest = status_bytes("VmHWM");
+    uint64_t outside = highest > inside ? highest - inside : 0;
+    if (outside > result->resident_out) result->resident_out = outside;
 }
 
 /* ---- what is watched around each step ---- */
@@ -119,6 +131,7 @@ static enum oom_status recovered(void *context, struct oom_trainer *trainer) {
     struct run *run = context;
     struct oom_state_print after;
     OOM_TRY(oom_state_take(trainer, &after));
+    look_at_residents(run);
     const char *difference = oom_state_difference(&run->before, &after);
     run->result->restored_checks++;
     if (difference != NULL) {
@@ -201,9 +214,8 @@ static enum oom_status read_loss(struct run *run, double *loss) {
         double f64;
     } value = {.f64 = 0};
     bool wide = run->session.dtype == OOM_F64;
-    OOM_TRY(run->session.device->api->download(run->session.device, &value,
-                                               run->trainer->loss.data, wide ? 8 : 4,
-                                               run->session.stream));
+    OOM_TRY(run->session.device->api->download(run->session.device, &value, run->trainer->loss.data,
+                                               wide ? 8 : 4, run->session.stream));
     *loss = wide ? value.f64 : (double)value.f32;
     return OOM_OK;
 }
@@ -215,6 +227,7 @@ static enum oom_status gradients_ready(void *context, struct oom_trainer *traine
     struct oom_job_step *step = &run->result->steps[run->step];
     struct oom_state_print now;
     uint64_t ignored;
+    look_at_residents(run);
     OOM_TRY(oom_state_take(trainer, &now));
     run->result->parameter_checks++;
     if (now.weights != run->before.weights) run->result->parameter_bad++;
@@ -252,8 +265,7 @@ static enum oom_status see_branches(void *context, int layer, int64_t begin, int
                                     int64_t elements, oom_devptr x) {
     struct run *run = context;
     for (int64_t i = 0; run->branches >= 0 && i < n && begin + i < run->job->distinct; i++) {
-        OOM_TRY(store_branches(run, layer, begin + i, elements,
-                               x + (uint64_t)(i * elements) * 4));
+        OOM_TRY(store_branches(run, layer, begin + i, elements, x + (uint64_t)(i * elements) * 4));
     }
     return OOM_OK;
 }
@@ -308,20 +320,20 @@ static enum oom_status foreign_visit(struct run *run) {
         struct oom_memory_info info;
         device->api->memory_info(device, &info);
         const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
-        run->result->oom = (struct oom_report){
-            .valid = true,
-            .site = "a consumer outside the allocator",
-            .tag = OOM_TAG_OTHER,
-            .requested = job->foreign_between,
-            .rounded = job->foreign_between,
-            .wanted = job->foreign_between,
-            .capacity = info.capacity,
-            .device_free = info.free,
-            .reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].current,
-            .allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].current,
-            .foreign = run->foreign,
-            .cached = (uint64_t)(stats->reserved_bytes[OOM_POOL_ALL].current -
-                                 stats->allocated_bytes[OOM_POOL_ALL].current)};
+        run->result->oom =
+            (struct oom_report){.valid = true,
+                                .site = "a consumer outside the allocator",
+                                .tag = OOM_TAG_OTHER,
+                                .requested = job->foreign_between,
+                                .rounded = job->foreign_between,
+                                .wanted = job->foreign_between,
+                                .capacity = info.capacity,
+                                .device_free = info.free,
+                                .reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].current,
+                                .allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].current,
+                                .foreign = run->foreign,
+                                .cached = (uint64_t)(stats->reserved_bytes[OOM_POOL_ALL].current -
+                                                     stats->allocated_bytes[OOM_POOL_ALL].current)};
         return status;
     }
     OOM_TRY(status);

@@ -74,7 +74,7 @@ struct oom_job_result {
     bool peaks_agree; /* device peak = reserved peak + foreign, in every stretch of the run */
     uint64_t tag_at_peak[OOM_TAG_COUNT];
     uint64_t host_peak;    /* taken through oom_host_alloc, without the device's scratch */
-    uint64_t resident_out; /* VmHWM less the arena's peak and the scratch; 0: not known */
+    uint64_t resident_out; /* resident outside arena and scratch, at most; 0: not known */
     uint64_t retries, device_allocations;
 
     /* checks made and failed */
