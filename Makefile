@@ -199,7 +199,7 @@ $(BUILD)/obj/%.o: %.c $(made_first)
 	$(Q)$(call compile,-O2)
 
 # The lessons are inside the program.
-$(BUILD)/obj/scenarios/lessons.o: $(lessons)
+$(BUILD)/obj/scenarios/list.o: $(lessons)
 
 # The list makes a deleted source leave the archive.
 $(BUILD)/library-list: FORCE

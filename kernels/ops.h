@@ -12,8 +12,8 @@
  *     embedding and position gradients) is one chain per output element, in row order, that starts
  *     from the value at its destination: so accumulating over pieces of a batch, in order, equals
  *     the whole batch bitwise;
- *   - sums *within* a row (norm, softmax, the losses of a sample) use a fixed tree of 32 lanes: lane l adds elements l,
- *     l + 32, ... in order, then lanes are folded 16, 8, 4, 2, 1;
+ *   - sums *within* a row (norm, softmax, the losses of a sample) use a fixed tree of 32 lanes:
+ * lane l adds elements l, l + 32, ... in order, then lanes are folded 16, 8, 4, 2, 1;
  *   - the results depend on no thread count, instruction set or schedule.
  *
  * Ownership: the structs hold device addresses and own nothing. Outputs may not overlap inputs

@@ -109,7 +109,8 @@ static enum oom_status make_heavy(struct oom_situation *s, const struct oom_row 
 #define MLP OOM_MODEL_MLP
 
 static const struct oom_row rows[] = {
-    {"dynamic_sizing", "planned", GPT, .quick = true, .make = make_sizing, .choice = OOM_RULE_PLANNED},
+    {"dynamic_sizing", "planned", GPT, .quick = true, .make = make_sizing,
+     .choice = OOM_RULE_PLANNED},
     {"dynamic_sizing", "two_point_085", GPT, .make = make_sizing, .choice = OOM_RULE_TWO_POINT_085},
     {"dynamic_sizing", "seed_085", GPT, .make = make_sizing, .choice = OOM_RULE_SEED_085},
     {"dynamic_sizing", "planned", MLP, .make = make_sizing, .choice = OOM_RULE_PLANNED},
@@ -142,8 +143,7 @@ static const struct oom_twin twins[] = {
     {"halving", NULL, OOM_CONTROL_TENSOR_LEAKED, OOM_BITS_STATE},
     {"halving", NULL, OOM_CONTROL_FREED_TOO_EARLY, OOM_BITS_GRADS},
     {"halving", "dropout", OOM_CONTROL_RNG_ADVANCED, OOM_BITS_GRADS | OOM_BITS_STATE},
-    {"halving", "oom_in_backward", OOM_CONTROL_RETRY_KEEPS_GRADS,
-     OOM_BITS_GRADS | OOM_BITS_STATE},
+    {"halving", "oom_in_backward", OOM_CONTROL_RETRY_KEEPS_GRADS, OOM_BITS_GRADS | OOM_BITS_STATE},
     {"halving", "oom_in_optimizer", OOM_CONTROL_STEP_COUNTED, OOM_BITS_GRADS | OOM_BITS_STATE},
     {"halving", "oom_in_optimizer", OOM_CONTROL_OPTIMIZER_PARTIAL,
      OOM_BITS_GRADS | OOM_BITS_DATA | OOM_BITS_STATE},

@@ -14,12 +14,12 @@ const struct oom_scenario *const oom_scenarios[] = {
 };
 
 /* The lessons, as NUL-terminated texts inside the binary. */
-#define X(name, file)                                                                              \
-    __asm__(".section .rodata\n"                                                                   \
-            ".global oom_lesson_" #name "\n"                                                       \
-            "oom_lesson_" #name ":\n"                                                              \
-            ".incbin \"" file "\"\n"                                                               \
-            ".byte 0\n"                                                                            \
+#define X(name, file) \
+    __asm__(".section .rodata\n" \
+            ".global oom_lesson_" #name "\n" \
+            "oom_lesson_" #name ":\n" \
+            ".incbin \"" file "\"\n" \
+            ".byte 0\n" \
             ".previous\n");
 OOM_SCENARIO_MAP(X)
 #undef X

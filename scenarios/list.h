@@ -3,7 +3,7 @@
  * lesson <name>.md, with dashes for underscores.
  */
 /* name, file of the lesson */
-#define OOM_SCENARIO_MAP(X)                                                                        \
-    X(large_batch, "scenarios/large-batch.md")                                                     \
-    X(stale_cache, "scenarios/stale-cache.md")                                                     \
+#define OOM_SCENARIO_MAP(X) \
+    X(large_batch, "scenarios/large-batch.md") \
+    X(stale_cache, "scenarios/stale-cache.md") \
     X(accumulation, "scenarios/accumulation.md")

@@ -187,7 +187,8 @@ enum oom_status oom_situation_place(struct oom_job *job,
 }
 
 bool oom_place_backward(const struct oom_attempt *failure) {
-    return failure->phase == OOM_PHASE_BACKWARD && failure->gradients_written > 0;
+    return failure->phase == OOM_PHASE_BACKWARD && failure->gradients_written > 0 &&
+           failure->micro_batch == 0;
 }
 
 bool oom_place_later_micro_batch(const struct oom_attempt *failure) {

@@ -35,7 +35,8 @@ static enum oom_status make_foreign(struct oom_situation *s, const struct oom_ro
     return OOM_OK;
 }
 
-/* ---- near the limit: the largest batch that fits a fresh process, after a failed larger one ---- */
+/* ---- near the limit: the largest batch that fits a fresh process, after a failed larger one ----
+ */
 
 static enum oom_status completes(const struct oom_job *job, bool *yes) {
     struct oom_job_result result;

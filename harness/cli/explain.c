@@ -46,13 +46,13 @@ static void print_number(int64_t value, char *out, size_t n) {
     snprintf(out, n, "%lld", (long long)value);
 }
 
-#define SIZE_FIGURE(name, value)                                                                   \
-    static void figure_##name(const struct figures *f, char *out, size_t n) {                      \
-        print_size((uint64_t)(value), out, n);                                                     \
+#define SIZE_FIGURE(name, value) \
+    static void figure_##name(const struct figures *f, char *out, size_t n) { \
+        print_size((uint64_t)(value), out, n); \
     }
-#define NUMBER_FIGURE(name, value)                                                                 \
-    static void figure_##name(const struct figures *f, char *out, size_t n) {                      \
-        print_number((int64_t)(value), out, n);                                                    \
+#define NUMBER_FIGURE(name, value) \
+    static void figure_##name(const struct figures *f, char *out, size_t n) { \
+        print_number((int64_t)(value), out, n); \
     }
 
 SIZE_FIGURE(capacity, f->job.capacity)
@@ -67,11 +67,18 @@ NUMBER_FIGURE(batch, f->job.samples)
 NUMBER_FIGURE(size, f->with.steps[0].size)
 NUMBER_FIGURE(layers, f->job.trainer.spec.layers)
 NUMBER_FIGURE(width, f->job.trainer.spec.width)
+NUMBER_FIGURE(heads, f->job.trainer.spec.heads)
 NUMBER_FIGURE(context, f->job.trainer.spec.context)
-NUMBER_FIGURE(tokens, f->job.samples * oom_spec_rows(&f->job.trainer.spec))
+NUMBER_FIGURE(tokens, f->job.samples *oom_spec_rows(&f->job.trainer.spec))
 
 static void figure_need(const struct figures *f, char *out, size_t n) {
     snprintf(out, n, "%.2f", (double)f->without.peak_reserved / (double)f->job.capacity);
+}
+
+static void figure_model(const struct figures *f, char *out, size_t n) {
+    char text[OOM_SPEC_TEXT_MAX];
+    oom_model_spec_text(&f->job.trainer.spec, text);
+    snprintf(out, n, "%s", text);
 }
 
 static void figure_site(const struct figures *f, char *out, size_t n) {
@@ -82,21 +89,31 @@ static const struct {
     const char *name;
     figure_print *print;
 } figure_table[] = {
-    {"capacity", figure_capacity}, {"needed", figure_needed},
-    {"live", figure_live},         {"activations", figure_activations},
-    {"parameters", figure_parameters}, {"peak", figure_peak},
-    {"wanted", figure_wanted},     {"free", figure_free},
-    {"batch", figure_batch},       {"size", figure_size},
-    {"layers", figure_layers},     {"width", figure_width},
-    {"context", figure_context},   {"tokens", figure_tokens},
-    {"need", figure_need},         {"site", figure_site},
+    {"capacity", figure_capacity},
+    {"needed", figure_needed},
+    {"live", figure_live},
+    {"activations", figure_activations},
+    {"parameters", figure_parameters},
+    {"peak", figure_peak},
+    {"wanted", figure_wanted},
+    {"free", figure_free},
+    {"batch", figure_batch},
+    {"size", figure_size},
+    {"layers", figure_layers},
+    {"width", figure_width},
+    {"context", figure_context},
+    {"tokens", figure_tokens},
+    {"need", figure_need},
+    {"site", figure_site},
+    {"model", figure_model},
+    {"heads", figure_heads},
 };
 
 static void print_figure(const struct figures *f, const char *name, size_t length) {
     for (size_t i = 0; i < sizeof figure_table / sizeof figure_table[0]; i++) {
         if (strlen(figure_table[i].name) != length) continue;
         if (strncmp(figure_table[i].name, name, length) != 0) continue;
-        char text[80];
+        char text[OOM_SPEC_TEXT_MAX];
         figure_table[i].print(f, text, sizeof text);
         fputs(text, stdout);
         return;
@@ -121,7 +138,8 @@ static enum oom_status find_scenario(int count, const char *const *operands,
                                      const struct oom_scenario **out) {
     const char *names[64];
     int known = 0;
-    for (int i = 0; oom_scenarios[i] != NULL && known < 64; i++) names[known++] = oom_scenarios[i]->name;
+    for (int i = 0; oom_scenarios[i] != NULL && known < 64; i++)
+        names[known++] = oom_scenarios[i]->name;
     if (count != 1) return oom_fail(OOM_USAGE, "one scenario is needed, such as %s", names[0]);
     *out = oom_scenario_find(operands[0]);
     if (*out != NULL) return OOM_OK;
@@ -131,7 +149,8 @@ static enum oom_status find_scenario(int count, const char *const *operands,
                     near != NULL ? near : "");
 }
 
-static enum oom_status explain(struct oom_run_command *command, const struct oom_scenario *scenario) {
+static enum oom_status explain(struct oom_run_command *command,
+                               const struct oom_scenario *scenario) {
     struct oom_docket docket;
     struct figures figures;
     command->glob_count = 0; /* the operand named the scenario, not cases */

@@ -29,8 +29,7 @@ static void list_controls(void) {
 static void list_rules(void) {
     printf("\nsizing rules\n");
     for (int i = 0; i < OOM_RULE_COUNT; i++) {
-        printf("  %-14s %s\n", oom_rule_name((enum oom_rule)i),
-               oom_rule_prose((enum oom_rule)i));
+        printf("  %-14s %s\n", oom_rule_name((enum oom_rule)i), oom_rule_prose((enum oom_rule)i));
     }
 }
 

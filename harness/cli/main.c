@@ -10,7 +10,7 @@
 
 const struct oom_verb oom_verbs[] = {
     {"run", "[GLOB...]", "reproduce and verify (default: all)", oom_verb_run},
-    {"list", "", "scenarios, mitigations, controls, models, devices", oom_verb_list},
+    {"list", "[GLOB...]", "scenarios, mitigations, controls, models, devices", oom_verb_list},
     {"explain", "NAME", "the lesson of a scenario, with the numbers of this capacity",
      oom_verb_explain},
     {"plan", "MODEL", "bytes needed, largest batch that fits; no device needed", oom_verb_plan},
@@ -33,7 +33,8 @@ int oom_exit_for(enum oom_status status, const char *what) {
 }
 
 static int help(FILE *out) {
-    fprintf(out, "oombench: makes GPU out-of-memory happen on purpose, and proves what cures it\n\n");
+    fprintf(out,
+            "oombench: makes GPU out-of-memory happen on purpose, and proves what cures it\n\n");
     for (const struct oom_verb *verb = oom_verbs; verb->name != NULL; verb++) {
         if (verb->summary == NULL) continue;
         fprintf(out, "  oombench %-8s %-10s  %s\n", verb->name, verb->operands, verb->summary);
@@ -50,7 +51,8 @@ static int unknown(const char *name) {
     }
     const char *near = oom_nearest_name(name, known, count);
     fprintf(stderr, "oombench: unknown verb '%s'%s%s%s; `oombench --help` lists them\n", name,
-            near != NULL ? ", nearest is '" : "", near != NULL ? near : "", near != NULL ? "'" : "");
+            near != NULL ? ", nearest is '" : "", near != NULL ? near : "",
+            near != NULL ? "'" : "");
     return OOM_EXIT_USAGE;
 }
 

@@ -32,7 +32,8 @@ static const struct oom_option rows[] = {
     {"sgd", 0, OOM_OPTION_FLAG, AT(sgd), .help = "SGD with momentum (default: AdamW)"},
     {"zeroed", 0, OOM_OPTION_FLAG, AT(zeroed),
      .help = "keep gradients and fill them with zeros (default: free them after each step)"},
-    {"json", 0, OOM_OPTION_PATH, AT(json), .metavar = "FILE", .help = "as JSON; - is standard output"},
+    {"json", 0, OOM_OPTION_PATH, AT(json), .metavar = "FILE",
+     .help = "as JSON; - is standard output"},
     {"help", 'h', OOM_OPTION_FLAG, AT(help), .help = "this list"},
 };
 #undef AT
@@ -95,8 +96,7 @@ static void print(const struct plan_command *c, const struct answer *a) {
     } else {
         const struct oom_attempt *failed = &a->capped.failed;
         printf("            fails in %s at '%s', which wants %s\n", oom_phase_name(failed->phase),
-               failed->report.site,
-               oom_size_format(failed->report.requested, size, sizeof size));
+               failed->report.site, oom_size_format(failed->report.requested, size, sizeof size));
     }
     const char *what = a->request.micro ? "micro-batch" : "batch";
     if (a->largest == 0) {
@@ -139,7 +139,8 @@ int oom_verb_plan(int argc, char **argv) {
     int count = 0;
     enum oom_status status = OOM_OK;
     if (argc > OPERANDS_MAX) status = oom_fail(OOM_USAGE, "more than %d arguments", OPERANDS_MAX);
-    if (status == OOM_OK) status = oom_options_parse(&table, argc, argv, &command, operands, &count, NULL);
+    if (status == OOM_OK)
+        status = oom_options_parse(&table, argc, argv, &command, operands, &count, NULL);
     if (status == OOM_OK && command.help) {
         printf("usage: oombench plan MODEL [options]\n\nMODEL is gpt or mlp with keys: "
                "gpt,layers=4,width=64,batch=32\n\n");

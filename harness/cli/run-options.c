@@ -3,8 +3,6 @@
 #include "harness/base/glob.h"
 #include "harness/base/nearest.h"
 #include "harness/base/sizes.h"
-#include "kernels/hostmem.h"
-#include "kernels/simulated/limit.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,10 +21,10 @@ static const struct oom_option rows[] = {
     {"device", 0, OOM_OPTION_TEXT, AT(device), .fallback = "host", .metavar = "NAME",
      .environment = "OOMBENCH_DEVICE",
      .help = "host: a simulated GPU that really computes in capped memory; cuda: not in this "
-             "version"},
+             "version."},
     {"capacity", 'c', OOM_OPTION_SIZE, AT(capacity), .fallback = "0",
      .environment = "OOMBENCH_CAPACITY",
-     .help = "memory of the device, such as 64MiB or 1GiB (192MiB)"},
+     .help = "memory of the device, such as 64MiB or 1GiB; 0: 192MiB, or 64MiB with --quick"},
     {"quick", 'q', OOM_OPTION_FLAG, AT(quick),
      .help = "64 MiB, smaller needs, one case per mitigation, all controls"},
     {"full", 0, OOM_OPTION_FLAG, AT(full), .help = "truths from 64 distinct samples, not 16"},
@@ -53,8 +51,9 @@ static const struct oom_option rows[] = {
      .help = "of a scenario; 0: by its size"},
     {"format", 'f', OOM_OPTION_CHOICE, AT(format), .names = format_names, .fallback = "table",
      .help = "on standard output"},
-    {"tap", 0, OOM_OPTION_PATH, AT(tap), .metavar = "FILE", .help = "TAP 13 beside it; - is "
-                                                                    "standard output"},
+    {"tap", 0, OOM_OPTION_PATH, AT(tap), .metavar = "FILE",
+     .help = "TAP 13 beside it; - is "
+             "standard output"},
     {"json", 0, OOM_OPTION_PATH, AT(json), .metavar = "FILE", .help = "results as JSON"},
     {"junit", 0, OOM_OPTION_PATH, AT(junit), .metavar = "FILE", .help = "JUnit XML"},
     {"help", 'h', OOM_OPTION_FLAG, AT(help), .help = "this list"},
@@ -81,7 +80,8 @@ static enum oom_status check_control(struct oom_run_command *c) {
     c->chosen_control = oom_control_find(c->control);
     if (c->chosen_control != OOM_CONTROL_NONE) return OOM_OK;
     const char *known[OOM_CONTROL_COUNT];
-    for (int i = 1; i < OOM_CONTROL_COUNT; i++) known[i - 1] = oom_control_name((enum oom_control)i);
+    for (int i = 1; i < OOM_CONTROL_COUNT; i++)
+        known[i - 1] = oom_control_name((enum oom_control)i);
     const char *near = oom_nearest_name(c->control, known, OOM_CONTROL_COUNT - 1);
     return oom_fail(OOM_USAGE, "--control: unknown control '%s'%s%s; `oombench list` names them",
                     c->control, near != NULL ? ", nearest is " : "", near != NULL ? near : "");
@@ -150,8 +150,8 @@ enum oom_status oom_run_command_parse(int argc, char **argv, struct oom_run_comm
                                       const char **globs) {
     enum oom_option_source sources[sizeof rows / sizeof rows[0]];
     *c = (struct oom_run_command){0};
-    OOM_TRY(oom_options_parse(&oom_run_option_table, argc, argv, c, globs, &c->glob_count,
-                              sources));
+    OOM_TRY(
+        oom_options_parse(&oom_run_option_table, argc, argv, c, globs, &c->glob_count, sources));
     c->globs = globs;
     if (c->help) return OOM_OK;
     OOM_TRY(check_device(c));
@@ -178,8 +178,8 @@ static bool row_selected(const struct oom_run_command *c, const struct oom_scena
     return oom_run_selects(c, row->the_case.id);
 }
 
-enum oom_status oom_run_docket(const struct oom_run_command *c,
-                               const struct oom_scenario *scenario, struct oom_docket *out) {
+enum oom_status oom_run_docket(const struct oom_run_command *c, const struct oom_scenario *scenario,
+                               struct oom_docket *out) {
     *out = (struct oom_docket){0};
     enum oom_status status = scenario->list(&c->options, out);
     if (status != OOM_OK) {
@@ -212,6 +212,9 @@ void oom_run_announce(const struct oom_run_command *c, const struct oom_scenario
 double oom_run_timeout(const struct oom_run_command *c, const struct oom_scenario *scenario) {
     if (c->timeout > 0) return c->timeout;
     double scale = (double)c->capacity / (double)OOM_DEFAULT_CAPACITY;
-    double slow = c->isa == OOM_ISA_BASE ? 40 : 10; /* emulated fma; a loaded machine; sanitizers */
+    double slow = c->isa == OOM_ISA_BASE ? 40 : 10; /* emulated fma; a loaded machine */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    slow *= 20;
+#endif
     return 120 + slow * scenario->seconds * (scale > 1 ? scale : 1);
 }

@@ -6,11 +6,13 @@
 
 #include "harness/base/nearest.h"
 #include "harness/base/process.h"
+#include "harness/base/sizes.h"
 #include "harness/base/text.h"
 #include "harness/cli/capabilities.h"
 #include "harness/cli/run-options.h"
 #include "harness/report/record.h"
 #include "kernels/hostmem.h"
+#include "kernels/simulated/limit.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +36,8 @@ struct run {
     struct part *parts;
     int part_count;
     struct oom_reporter *reporter;
-    enum oom_status status; /* of reporting, from within callbacks */
+    enum oom_status status;      /* of reporting, from within callbacks */
+    char absent[OOM_REASON_MAX]; /* why the device is not there */
 };
 
 static enum oom_status no_memory(void) {
@@ -80,7 +83,8 @@ static bool may_match(const struct oom_run_command *command, const char *scenari
 static const char *nearest_scenario(const char *glob) {
     const char *names[64];
     int count = 0;
-    for (int i = 0; oom_scenarios[i] != NULL && count < 64; i++) names[count++] = oom_scenarios[i]->name;
+    for (int i = 0; oom_scenarios[i] != NULL && count < 64; i++)
+        names[count++] = oom_scenarios[i]->name;
     return oom_nearest_name(glob, names, count);
 }
 
@@ -104,19 +108,43 @@ static enum oom_status announce_all(struct run *run) {
     return run->told != NULL ? OOM_OK : no_memory();
 }
 
-/* The references need a multiple of the capacity: refused at once where it is not there. */
-static enum oom_status check_room(const struct run *run) {
+static double most_need(const struct run *run) {
     double most = 0;
-    for (int i = 0; i < run->part_count; i++) {
-        double need = run->parts[i].scenario->most_need;
+    for (int i = 0; oom_scenarios[i] != NULL; i++) {
+        double need = oom_scenarios[i]->most_need;
+        if (!may_match(&run->command, oom_scenarios[i]->name)) continue;
         if (run->command.quick && need > 1.5) need = 1.5;
         if (need > most) most = need;
     }
-    struct oom_device_options options = {
-        .capacity = (uint64_t)((most + 0.5) * (double)run->command.capacity)};
+    return most;
+}
+
+/* The references need a multiple of the capacity: refused at once where it is not there, before
+ * anything is sized for it. */
+static enum oom_status check_memory(const struct run *run) {
+    char capacity[16], needed[16], there[16];
+    double bytes = (most_need(run) + 0.5) * (double)run->command.capacity;
+    struct oom_memory_limit limit = oom_memory_limit_read("/proc", "/sys/fs/cgroup");
+    if (bytes <= (double)limit.bytes) return OOM_OK;
+    uint64_t whole = bytes < 0x1p63 ? (uint64_t)bytes : UINT64_MAX;
+    return oom_fail(OOM_USAGE,
+                    "--capacity %s: with the runs that need more to compare with, %s; this process "
+                    "may use %s (%s)",
+                    oom_size_format(run->command.capacity, capacity, sizeof capacity),
+                    oom_size_format(whole, needed, sizeof needed),
+                    oom_size_format(limit.bytes, there, sizeof there), limit.source);
+}
+
+/* Is the device there? OOM_ABSENT leaves the reason in the run. */
+static enum oom_status check_device(struct run *run) {
+    struct oom_device_options options = {.capacity = run->command.capacity};
     struct oom_device *device;
     enum oom_status status = oom_device_open(run->command.device, &options, &device);
     if (status == OOM_OK) oom_device_close(device);
+    if (status == OOM_ABSENT) {
+        snprintf(run->absent, sizeof run->absent, "%.200s", oom_failure_last()->message);
+        oom_failure_clear();
+    }
     return status;
 }
 
@@ -211,12 +239,12 @@ static enum oom_status run_part(struct run *run, const struct part *part) {
         argv[argc++] = (char *)(uintptr_t) "scenario";
         argv[argc++] = (char *)(uintptr_t)part->scenario->name;
         for (int i = 0; i < run->argc; i++) argv[argc++] = run->argv[i];
-        struct oom_process_options options = {
-            .argv = argv,
-            .timeout = oom_run_timeout(&run->command, part->scenario),
-            .line_fd = 3,
-            .on_line = on_line,
-            .user = run};
+        struct oom_process_options options = {.argv = argv,
+                                              .timeout =
+                                                  oom_run_timeout(&run->command, part->scenario),
+                                              .line_fd = 3,
+                                              .on_line = on_line,
+                                              .user = run};
         status = oom_process_run(&options, result);
         if (status == OOM_OK) report_missing(run, part, result);
     }
@@ -228,16 +256,16 @@ static enum oom_status run_part(struct run *run, const struct part *part) {
 /* ---- the run ---- */
 
 /* A device that is not there: every case is skipped, with the reason. */
-static void skip_all(struct run *run, const char *reason) {
+static void skip_all(struct run *run) {
     for (int i = 0; i < run->total; i++) {
         struct oom_case_record record = run->announced[i];
         record.outcome = OOM_OUTCOME_SKIP;
-        snprintf(record.reason, sizeof record.reason, "%.200s", reason);
+        snprintf(record.reason, sizeof record.reason, "%s", run->absent);
         report(run, &record);
     }
 }
 
-static enum oom_status run_all(struct run *run, enum oom_status room) {
+static enum oom_status run_all(struct run *run, enum oom_status there) {
     char started[32], cpu[128], capabilities[4096];
     now_text(started, sizeof started);
     cpu_text(cpu, sizeof cpu);
@@ -258,21 +286,20 @@ static enum oom_status run_all(struct run *run, enum oom_status room) {
                                       .threads = c->threads,
                                       .cpus = (int)sysconf(_SC_NPROCESSORS_ONLN),
                                       .capabilities = capabilities};
-    char absent[OOM_REASON_MAX];
-    snprintf(absent, sizeof absent, "%.200s", oom_failure_last()->message);
-    oom_failure_clear();
-    OOM_TRY(oom_reporter_open(&c->paths, &context, run->announced, run->total, &run->reporter));
-    enum oom_status status = OOM_OK;
-    if (room == OOM_ABSENT) skip_all(run, absent);
-    for (int i = 0; room == OOM_OK && i < run->part_count && status == OOM_OK; i++) {
+    enum oom_status status =
+        oom_reporter_open(&c->paths, &context, run->announced, run->total, &run->reporter);
+    if (status != OOM_OK) return status == OOM_IO ? OOM_USAGE : status;
+    if (there == OOM_ABSENT) skip_all(run);
+    for (int i = 0; there == OOM_OK && i < run->part_count && status == OOM_OK; i++) {
         status = run_part(run, &run->parts[i]);
     }
     enum oom_status closed = oom_reporter_close(run->reporter);
     return status != OOM_OK ? status : closed;
 }
 
-static int exit_code(const struct run *run, struct oom_report_totals totals, enum oom_status room) {
-    if (room == OOM_ABSENT && run->command.require != NULL) {
+static int exit_code(const struct run *run, struct oom_report_totals totals,
+                     enum oom_status there) {
+    if (there == OOM_ABSENT && run->command.require != NULL) {
         fprintf(stderr, "oombench run: --require %s: every case was skipped\n",
                 run->command.require);
         return OOM_EXIT_NOTHING;
@@ -292,18 +319,17 @@ int oom_verb_run(int argc, char **argv) {
     enum { GLOBS_MAX = 256 };
     const char *globs[GLOBS_MAX];
     struct run run = {.argc = argc, .argv = argv};
-    enum oom_status status = OOM_OK, room = OOM_OK;
+    enum oom_status status = OOM_OK, there = OOM_OK;
     if (argc > GLOBS_MAX) status = oom_fail(OOM_USAGE, "more than %d arguments", GLOBS_MAX);
     if (status == OOM_OK) status = oom_run_command_parse(argc, argv, &run.command, globs);
     if (status == OOM_OK && run.command.help) return run_help();
     if (status == OOM_OK) status = oom_process_install_signals();
+    if (status == OOM_OK) status = check_memory(&run);
+    if (status == OOM_OK) there = check_device(&run);
+    if (status == OOM_OK && there != OOM_ABSENT) status = there;
     if (status == OOM_OK) status = announce_all(&run);
-    if (status == OOM_OK) {
-        room = check_room(&run);
-        if (room != OOM_OK && room != OOM_ABSENT) status = room == OOM_INVALID ? OOM_USAGE : room;
-    }
-    if (status == OOM_OK) status = run_all(&run, room);
-    int code = status == OOM_OK ? exit_code(&run, oom_reporter_totals(run.reporter), room)
+    if (status == OOM_OK) status = run_all(&run, there);
+    int code = status == OOM_OK ? exit_code(&run, oom_reporter_totals(run.reporter), there)
                                 : oom_exit_for(status, "run");
     oom_host_free(run.announced);
     oom_host_free(run.told);

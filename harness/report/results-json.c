@@ -62,7 +62,7 @@ static void put_context(struct oom_json_writer *json, const struct oom_run_conte
     oom_json_key(json, "context");
     oom_json_object_begin(json);
     put_text_or_empty(json, "date", context->started);
-    put_text_or_empty(json, "executable", context->argc > 0 ? context->argv[0] : "oombench");
+    oom_json_put_string(json, "executable", "oombench");
     oom_json_put_int64(json, "num_cpus", context->cpus);
     oom_json_key(json, "caches");
     oom_json_array_begin(json);

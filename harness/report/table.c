@@ -222,7 +222,9 @@ static const char *control_name(const char *id) {
 /* "name (grads, state)" */
 static void control_text(const struct oom_case_record *record, char *out, size_t n) {
     bool any = false;
-    snprintf(out, n, "%s (", control_name(record->id));
+    const char *mitigation = id_rest(record->id);
+    snprintf(out, n, "%.*s: %s (", (int)strcspn(mitigation, "/"), mitigation,
+             control_name(record->id));
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
         if (record->bits[i] != OOM_FALSE) continue;
         size_t used = strlen(out);

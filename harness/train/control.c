@@ -5,10 +5,9 @@
 static const struct {
     const char *name;
     const char *prose;
-} controls[OOM_CONTROL_COUNT] = {
-    [OOM_CONTROL_NONE] = {"none", "the product"},
+} controls[OOM_CONTROL_COUNT] = {[OOM_CONTROL_NONE] = {"none", "the product"},
 #define X(id, name, prose) [OOM_CONTROL_##id] = {name, prose},
-    OOM_CONTROL_MAP(X)
+                                 OOM_CONTROL_MAP(X)
 #undef X
 };
 

@@ -13,48 +13,45 @@
 #include <stdbool.h>
 
 /* id, name, the mistake in one line */
-#define OOM_CONTROL_MAP(X)                                                                         \
-    X(LOSS_NOT_DIVIDED, "loss_not_divided",                                                        \
-      "each micro-batch is normalised by itself and their gradients are summed, not averaged")     \
-    X(GRADS_CLEARED, "grads_cleared_each_micro",                                                   \
-      "the widespread loop that clears the gradients before each micro-batch")                     \
-    X(LAST_WINDOW_DROPPED, "last_window_dropped",                                                  \
-      "the last, partial micro-batch of the window is neither run nor carried over")               \
-    X(MEAN_OF_MEANS, "mean_of_means",                                                              \
-      "uneven micro-batches are averaged with equal weight")                                       \
-    X(FULL_DIVISOR, "partial_window_full_divisor",                                                 \
-      "the last micro-batch, a partial one, is divided as if it were full")                        \
-    X(TOKENS_IGNORED, "token_weights_ignored",                                                     \
-      "samples count alike although their numbers of tokens differ")                               \
-    X(SAMPLE_DROPPED, "one_sample_dropped",                                                        \
-      "each micro-batch stops one sample early: one of the window is never seen")                  \
-    X(SAMPLE_TWICE, "one_sample_twice",                                                            \
-      "the cut overlaps: the first sample of the last micro-batch repeats its predecessor")        \
-    X(DROPOUT_BY_PLACE, "dropout_by_place",                                                        \
-      "dropout is keyed by the place in the micro-batch, not by the sample")                       \
-    X(LOSS_LAST_ONLY, "loss_of_last_micro",                                                        \
-      "the reported loss is that of the last micro-batch")                                         \
-    X(BIAS_OVERWRITTEN, "bias_gradient_overwritten",                                               \
-      "one bias gradient is overwritten by each micro-batch instead of added to")                  \
-    X(RETRY_KEEPS_GRADS, "retry_keeps_gradients",                                                  \
-      "a retry starts on the partial gradients of the failed attempt")                             \
-    X(OPTIMIZER_PARTIAL, "optimizer_not_atomic",                                                   \
-      "the optimizer updates each parameter as soon as its own state is allocated")                \
-    X(STEP_COUNTED, "failed_step_counted",                                                         \
-      "the optimizer's step counter keeps the failed step: the bias correction is off by one")     \
-    X(RNG_ADVANCED, "rng_advanced_by_failure",                                                     \
-      "the failed attempt's random numbers are spent: the retry draws others")                     \
-    X(REFERENCES_HELD, "release_while_held",                                                       \
-      "the cache is released while the failed step's tensors are still referenced")                \
-    X(NO_RELEASE, "retry_without_release",                                                         \
-      "the retry starts without giving the cached blocks back")                                    \
-    X(TENSOR_LEAKED, "one_tensor_leaked",                                                          \
-      "the recovery forgets one tensor of the failed step")                                        \
-    X(TOTAL_NOT_FREE, "sized_from_total",                                                          \
-      "the batch is sized from the device's total memory, not from what is free")                  \
-    X(SIZE_NOT_RUN, "size_off_by_one",                                                             \
-      "the finder returns the first size that fails instead of the last that fits")                \
-    X(FREED_TOO_EARLY, "activation_freed_early",                                                   \
+#define OOM_CONTROL_MAP(X) \
+    X(LOSS_NOT_DIVIDED, "loss_not_divided", \
+      "each micro-batch is normalised by itself and their gradients are summed, not averaged") \
+    X(GRADS_CLEARED, "grads_cleared_each_micro", \
+      "the widespread loop that clears the gradients before each micro-batch") \
+    X(LAST_WINDOW_DROPPED, "last_window_dropped", \
+      "the last, partial window is neither stepped on nor cleared") \
+    X(MEAN_OF_MEANS, "mean_of_means", "uneven micro-batches are averaged with equal weight") \
+    X(FULL_DIVISOR, "partial_window_full_divisor", \
+      "the last, partial window is divided as if it were a full one") \
+    X(TOKENS_IGNORED, "token_weights_ignored", \
+      "samples count alike although their numbers of tokens differ") \
+    X(SAMPLE_DROPPED, "one_sample_dropped", \
+      "the last micro-batch stops one sample early: one of the window is never seen") \
+    X(SAMPLE_TWICE, "one_sample_twice", \
+      "the cut overlaps: the first sample of the last micro-batch repeats its predecessor") \
+    X(DROPOUT_BY_PLACE, "dropout_by_place", \
+      "dropout is keyed by the place in the micro-batch, not by the sample") \
+    X(LOSS_LAST_ONLY, "loss_of_last_micro", "the reported loss is that of the last micro-batch") \
+    X(BIAS_OVERWRITTEN, "bias_gradient_overwritten", \
+      "one bias gradient is overwritten by each micro-batch instead of added to") \
+    X(RETRY_KEEPS_GRADS, "retry_keeps_gradients", \
+      "a retry starts on the partial gradients of the failed attempt") \
+    X(OPTIMIZER_PARTIAL, "optimizer_not_atomic", \
+      "the optimizer updates each parameter as soon as its own state is allocated") \
+    X(STEP_COUNTED, "failed_step_counted", \
+      "the optimizer's step counter keeps the failed step: the bias correction is off by one") \
+    X(RNG_ADVANCED, "rng_advanced_by_failure", \
+      "the failed attempt's random numbers are spent: the retry draws others") \
+    X(REFERENCES_HELD, "release_while_held", \
+      "the cache is released while the failed step's tensors are still referenced") \
+    X(NO_RELEASE, "retry_without_release", \
+      "the retry starts without giving the cached blocks back") \
+    X(TENSOR_LEAKED, "one_tensor_leaked", "the recovery forgets one tensor of the failed step") \
+    X(TOTAL_NOT_FREE, "sized_from_total", \
+      "the batch is sized from the device's total memory, not from what is free") \
+    X(SIZE_NOT_RUN, "size_off_by_one", \
+      "the finder returns the first size that fails instead of the last that fits") \
+    X(FREED_TOO_EARLY, "activation_freed_early", \
       "a saved activation is freed before its backward has read it, and reused")
 
 enum oom_control {

@@ -37,8 +37,8 @@ static enum oom_status hash_file(const char *path, struct oom_source *source) {
     for (uint64_t at = 0; at < source->bytes;) {
         ssize_t got = pread(source->file, bytes, sizeof bytes, (off_t)at);
         if (got <= 0) {
-            return oom_fail_native(OOM_IO, errno, "data file '%s' cannot be read at byte %llu", path,
-                                   (unsigned long long)at);
+            return oom_fail_native(OOM_IO, errno, "data file '%s' cannot be read at byte %llu",
+                                   path, (unsigned long long)at);
         }
         oom_fingerprint_update(&hash, bytes, (size_t)got);
         at += (uint64_t)got;
@@ -142,8 +142,8 @@ int64_t oom_window_length(const struct oom_window *window, int64_t identity) {
     int64_t rows = oom_spec_rows(window->spec);
     if (!window->token_weights || rows < 4) return rows;
     int64_t least = rows / 4;
-    return least + (int64_t)(window_draw(window, identity, SALT_LENGTH) %
-                             (uint64_t)(rows - least + 1));
+    return least +
+           (int64_t)(window_draw(window, identity, SALT_LENGTH) % (uint64_t)(rows - least + 1));
 }
 
 double oom_window_mass(const struct oom_window *window, int64_t begin, int64_t end) {

@@ -36,8 +36,8 @@ struct oom_window {
     int64_t samples;                   /* B */
     int64_t nominal;                   /* B of a full window; larger where this is a partial one */
     int64_t distinct;                  /* P */
-    bool token_weights; /* gpt: samples have lengths; rows past the length weigh 0 */
-    double total;       /* W */
+    bool token_weights;                /* gpt: samples have lengths; rows past the length weigh 0 */
+    double total;                      /* W */
 };
 
 /* Fills in `total`. */

@@ -42,12 +42,12 @@ static const struct {
     int rows, columns;
     double mean;
 } block_parameters[PER_BLOCK] = {
-    [LN1_GAMMA] = {"ln1.gamma", 0, 1, 1},   [LN1_BETA] = {"ln1.beta", 0, 1, 0},
-    [QKV_WEIGHT] = {"qkv.weight", 3, 1, 0}, [QKV_BIAS] = {"qkv.bias", 0, 3, 0},
+    [LN1_GAMMA] = {"ln1.gamma", 0, 1, 1},     [LN1_BETA] = {"ln1.beta", 0, 1, 0},
+    [QKV_WEIGHT] = {"qkv.weight", 3, 1, 0},   [QKV_BIAS] = {"qkv.bias", 0, 3, 0},
     [PROJ_WEIGHT] = {"proj.weight", 1, 1, 0}, [PROJ_BIAS] = {"proj.bias", 0, 1, 0},
-    [LN2_GAMMA] = {"ln2.gamma", 0, 1, 1},   [LN2_BETA] = {"ln2.beta", 0, 1, 0},
-    [FC_WEIGHT] = {"fc.weight", 4, 1, 0},   [FC_BIAS] = {"fc.bias", 0, 4, 0},
-    [OUT_WEIGHT] = {"out.weight", 1, 4, 0}, [OUT_BIAS] = {"out.bias", 0, 1, 0},
+    [LN2_GAMMA] = {"ln2.gamma", 0, 1, 1},     [LN2_BETA] = {"ln2.beta", 0, 1, 0},
+    [FC_WEIGHT] = {"fc.weight", 4, 1, 0},     [FC_BIAS] = {"fc.bias", 0, 4, 0},
+    [OUT_WEIGHT] = {"out.weight", 1, 4, 0},   [OUT_BIAS] = {"out.bias", 0, 1, 0},
 };
 
 static int final_gamma(const struct oom_model_spec *spec) {
@@ -121,8 +121,7 @@ struct shape {
 
 static struct shape shape_of(const struct oom_trainer *t) {
     const struct oom_model_spec *spec = &t->options.spec;
-    return (struct shape){t->batch.samples, spec->context, spec->width, spec->heads,
-                          t->batch.rows};
+    return (struct shape){t->batch.samples, spec->context, spec->width, spec->heads, t->batch.rows};
 }
 
 static struct oom_parameter *block_of(struct oom_trainer *t, int layer) {
@@ -199,11 +198,11 @@ static enum oom_status scores_forward(struct oom_trainer *t, int layer, struct s
     struct oom_tensor scores;
     OOM_TRY(oom_activation_of(t, n, layer, "attention scores", &scores));
     OOM_TRY(oom_activation_of(t, n, layer, "attention probs", &k->probs));
-    struct oom_attention_scores_forward_args score = {dtype, s.b, s.t, s.c, s.nh, k->qkv.data,
-                                                      scores.data};
+    struct oom_attention_scores_forward_args score = {dtype, s.b,         s.t,        s.c,
+                                                      s.nh,  k->qkv.data, scores.data};
     OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_SCORES_FORWARD, &score));
-    struct oom_attention_softmax_forward_args softmax = {dtype, s.b, s.t, s.nh, scores.data,
-                                                         k->probs.data};
+    struct oom_attention_softmax_forward_args softmax = {dtype, s.b,         s.t,
+                                                         s.nh,  scores.data, k->probs.data};
     OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_SOFTMAX_FORWARD, &softmax));
     OOM_TRY(oom_drop(t, &scores));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "attention", &k->attention));
@@ -247,10 +246,9 @@ static enum oom_status scores_backward(struct oom_trainer *t, int layer, struct 
     OOM_TRY(oom_drop(t, &k->attention));
     OOM_TRY(oom_activation_of(t, 3 * s.n * s.c, layer, "dqkv", dqkv));
     OOM_TRY(oom_activation_of(t, n, layer, "dprobs", &dprobs));
-    struct oom_attention_values_backward_args value = {dtype,         s.b,         s.t,
-                                                       s.c,           s.nh,        dout->data,
-                                                       k->probs.data, k->qkv.data, dprobs.data,
-                                                       dqkv->data};
+    struct oom_attention_values_backward_args value = {
+        dtype,      s.b,           s.t,         s.c,         s.nh,
+        dout->data, k->probs.data, k->qkv.data, dprobs.data, dqkv->data};
     OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_VALUES_BACKWARD, &value));
     OOM_TRY(oom_drop(t, dout));
     OOM_TRY(oom_activation_of(t, n, layer, "dscores", &dscores));
@@ -289,12 +287,12 @@ static enum oom_status attention_half_forward(struct oom_trainer *t, int layer,
     OOM_TRY(oom_norm_forward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, k->input.data, layer,
                              "norm 1", &k->norm1));
     OOM_TRY(oom_activation_of(t, 3 * s.n * s.c, layer, "qkv", &k->qkv));
-    OOM_TRY(oom_linear_forward(t, &p[QKV_WEIGHT], &p[QKV_BIAS], s.n, k->norm1.out.data,
-                               k->qkv.data));
+    OOM_TRY(
+        oom_linear_forward(t, &p[QKV_WEIGHT], &p[QKV_BIAS], s.n, k->norm1.out.data, k->qkv.data));
     OOM_TRY(is_tiled(t) ? tiled_forward(t, layer, k) : scores_forward(t, layer, k));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "residual 1", &k->residual));
-    return add_branch(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], 1 + 2 * (uint32_t)layer,
-                      k->attention.data, k->input.data, k->residual.data);
+    return add_branch(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], 1 + 2 * (uint32_t)layer, k->attention.data,
+                      k->input.data, k->residual.data);
 }
 
 static enum oom_status mlp_half_forward(struct oom_trainer *t, int layer, struct saved_block *k,
@@ -310,8 +308,8 @@ static enum oom_status mlp_half_forward(struct oom_trainer *t, int layer, struct
                                          k->activated.data};
     OOM_TRY(oom_run(t->session, OOM_OP_GELU_FORWARD, &gelu));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "residual 2", out));
-    OOM_TRY(add_branch(t, &p[OUT_WEIGHT], &p[OUT_BIAS], 2 + 2 * (uint32_t)layer,
-                       k->activated.data, k->residual.data, out->data));
+    OOM_TRY(add_branch(t, &p[OUT_WEIGHT], &p[OUT_BIAS], 2 + 2 * (uint32_t)layer, k->activated.data,
+                       k->residual.data, out->data));
     return oom_keep_saved(t, &k->residual);
 }
 
@@ -337,8 +335,8 @@ static enum oom_status mlp_half_backward(struct oom_trainer *t, int layer, struc
     OOM_TRY(undropped(t, layer, 2 + 2 * (uint32_t)layer, dres->data, &made, &dy));
     OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "dgelu", &dactivated));
     OOM_TRY(oom_linear_backward_input(t, &p[OUT_WEIGHT], s.n, dy, dactivated.data));
-    OOM_TRY(oom_linear_backward_weight(t, &p[OUT_WEIGHT], &p[OUT_BIAS], s.n, k->activated.data,
-                                       dy));
+    OOM_TRY(
+        oom_linear_backward_weight(t, &p[OUT_WEIGHT], &p[OUT_BIAS], s.n, k->activated.data, dy));
     OOM_TRY(oom_drop(t, &made));
     OOM_TRY(oom_drop(t, &k->activated));
     OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "dfc", &dfc));
@@ -371,8 +369,8 @@ static enum oom_status attention_half_backward(struct oom_trainer *t, int layer,
     OOM_TRY(undropped(t, layer, 1 + 2 * (uint32_t)layer, dres->data, &made, &dy));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "dattention", &dattention));
     OOM_TRY(oom_linear_backward_input(t, &p[PROJ_WEIGHT], s.n, dy, dattention.data));
-    OOM_TRY(oom_linear_backward_weight(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], s.n, k->attention.data,
-                                       dy));
+    OOM_TRY(
+        oom_linear_backward_weight(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], s.n, k->attention.data, dy));
     OOM_TRY(oom_drop(t, &made));
     OOM_TRY(is_tiled(t) ? tiled_backward(t, layer, k, &dattention, &dqkv)
                         : scores_backward(t, layer, k, &dattention, &dqkv));
@@ -412,8 +410,7 @@ static enum oom_status head_backward(struct oom_trainer *t, struct saved *saved,
     struct oom_tensor dnorm;
     OOM_TRY(oom_activation(t, s.n * s.c, "dfinal norm", &dnorm));
     OOM_TRY(oom_linear_backward_input(t, head, s.n, t->dlogits.data, dnorm.data));
-    OOM_TRY(oom_linear_backward_weight(t, head, NULL, s.n, saved->final.out.data,
-                                       t->dlogits.data));
+    OOM_TRY(oom_linear_backward_weight(t, head, NULL, s.n, saved->final.out.data, t->dlogits.data));
     OOM_TRY(oom_drop(t, &t->dlogits));
     OOM_TRY(oom_activation(t, s.n * s.c, "dlast", dres));
     OOM_TRY(oom_norm_backward(t, &p[0], &p[1], s.n, s.c, dnorm.data, saved->last.data, 0,

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-
 static const double norm_eps = 1e-5; /* as GPT-2 */
 
 /* ---- tensors ---- */
@@ -154,8 +153,8 @@ enum oom_status oom_norm_forward(struct oom_trainer *t, const struct oom_paramet
 
 enum oom_status oom_norm_backward(struct oom_trainer *t, struct oom_parameter *gamma,
                                   struct oom_parameter *beta, int64_t n, int64_t channels,
-                                  oom_devptr dout, oom_devptr x, oom_devptr residual,
-                                  oom_devptr dx, struct oom_norm *norm) {
+                                  oom_devptr dout, oom_devptr x, oom_devptr residual, oom_devptr dx,
+                                  struct oom_norm *norm) {
     OOM_TRY(oom_parameter_gradient(t, gamma));
     OOM_TRY(oom_parameter_gradient(t, beta));
     struct oom_layernorm_backward_args args = {.dtype = t->session->dtype,

@@ -51,7 +51,7 @@ enum oom_status oom_norm_forward(struct oom_trainer *t, const struct oom_paramet
 /* dx = residual + gradient through the norm; residual 0: none. Frees the norm's tensors. */
 enum oom_status oom_norm_backward(struct oom_trainer *t, struct oom_parameter *gamma,
                                   struct oom_parameter *beta, int64_t n, int64_t channels,
-                                  oom_devptr dout, oom_devptr x, oom_devptr residual,
-                                  oom_devptr dx, struct oom_norm *norm);
+                                  oom_devptr dout, oom_devptr x, oom_devptr residual, oom_devptr dx,
+                                  struct oom_norm *norm);
 
 #endif

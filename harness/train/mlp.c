@@ -60,8 +60,8 @@ static enum oom_status taken_branches(struct oom_trainer *t, int layer, struct o
     OOM_TRY(oom_scope_alloc(&t->scope, bytes, OOM_TAG_DATA, "branches", out));
     uint8_t *host = oom_host_alloc(bytes);
     if (host == NULL) return oom_fail(OOM_HOST_NOMEM, "the branches of one layer");
-    enum oom_status status = branches->take(branches->context, layer, t->first_sample,
-                                            t->batch.samples, elements, host);
+    enum oom_status status =
+        branches->take(branches->context, layer, t->first_sample, t->batch.samples, elements, host);
     if (status == OOM_OK) {
         status = t->session->device->api->upload(t->session->device, out->data, host, bytes,
                                                  t->session->stream);
@@ -101,8 +101,8 @@ static enum oom_status layer_backward(struct oom_trainer *t, int layer, struct s
     OOM_TRY(oom_dropout(t, (uint32_t)layer, spec->rows * spec->width, dy->data, dy->data));
     struct oom_tensor branch;
     OOM_TRY(taken_branches(t, layer, &branch));
-    struct oom_relu_backward_args relu = {t->session->dtype, n, k->relu.data, branch.data, dy->data,
-                                          dy->data};
+    struct oom_relu_backward_args relu = {t->session->dtype, n,        k->relu.data,
+                                          branch.data,       dy->data, dy->data};
     OOM_TRY(oom_run(t->session, OOM_OP_RELU_BACKWARD, &relu));
     OOM_TRY(oom_drop(t, &branch));
     OOM_TRY(oom_drop(t, &k->dropped));
@@ -112,8 +112,8 @@ static enum oom_status layer_backward(struct oom_trainer *t, int layer, struct s
         OOM_TRY(oom_activation_of(t, n, layer, "dx", &dx));
         OOM_TRY(oom_linear_backward_input(t, &p[0], t->batch.rows, dy->data, dx.data));
     }
-    OOM_TRY(oom_linear_backward_weight(t, &p[0], &p[1], t->batch.rows, input_of(t, layer),
-                                       dy->data));
+    OOM_TRY(
+        oom_linear_backward_weight(t, &p[0], &p[1], t->batch.rows, input_of(t, layer), dy->data));
     OOM_TRY(oom_drop(t, dy));
     *dy = dx;
     return OOM_OK;

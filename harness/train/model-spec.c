@@ -111,7 +111,8 @@ static enum oom_status read_dropout(const char *text, double *out) {
     bool digits = text[strspn(text, "0123456789.eE+-")] == 0;
     bool good = digits && end != text && *end == 0 && value >= 0.0 && value <= 0.95;
     if (!good) {
-        return oom_fail(OOM_USAGE, "model key dropout=%s: allowed are numbers from 0 to 0.95", text);
+        return oom_fail(OOM_USAGE, "model key dropout=%s: allowed are numbers from 0 to 0.95",
+                        text);
     }
     *out = value;
     return OOM_OK;
@@ -141,7 +142,8 @@ static enum oom_status find_model(const char *name, enum oom_model_kind *out) {
     }
     const char *near = oom_nearest_name(name, known, OOM_MODEL_COUNT);
     return oom_fail(OOM_USAGE, "unknown model '%s'; %s'%s'", name,
-                    near != NULL ? "nearest is " : "known are mlp and ", near != NULL ? near : "gpt");
+                    near != NULL ? "nearest is " : "known are mlp and ",
+                    near != NULL ? near : "gpt");
 }
 
 static enum oom_status check_whole(const struct oom_model_spec *spec) {
@@ -195,9 +197,10 @@ void oom_model_spec_text(const struct oom_model_spec *spec, char out[OOM_SPEC_TE
         int64_t value = *(const int64_t *)(const void *)((const char *)spec + keys[i].offset);
         char number[24];
         snprintf(number, sizeof number, "%lld", (long long)value);
-        const char *shown = strcmp(keys[i].name, "attention") == 0 ? attention_names[value] : number;
-        used += snprintf(out + used, (size_t)(OOM_SPEC_TEXT_MAX - used), ",%s=%s", keys[i].name,
-                         shown);
+        const char *shown =
+            strcmp(keys[i].name, "attention") == 0 ? attention_names[value] : number;
+        used +=
+            snprintf(out + used, (size_t)(OOM_SPEC_TEXT_MAX - used), ",%s=%s", keys[i].name, shown);
     }
     if (spec->dropout > 0) {
         snprintf(out + used, (size_t)(OOM_SPEC_TEXT_MAX - used), ",dropout=%.17g", spec->dropout);

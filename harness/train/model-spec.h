@@ -11,8 +11,8 @@
 
 #include <stdint.h>
 
-#define OOM_MODEL_MAP(X)                                                                           \
-    X(MLP, "mlp", "layers of width x width with ReLU over bags of rows, a linear head")            \
+#define OOM_MODEL_MAP(X) \
+    X(MLP, "mlp", "layers of width x width with ReLU over bags of rows, a linear head") \
     X(GPT, "gpt", "GPT-2 style decoder over bytes: pre-norm blocks, causal attention, own head")
 
 enum oom_model_kind {

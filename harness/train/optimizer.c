@@ -19,8 +19,8 @@ static enum oom_status allocate_states(struct oom_trainer *t, struct oom_paramet
     for (int k = 0; k < OOM_STATES; k++) {
         const char *site = state_sites[t->options.optimizer][k];
         if (site == NULL || p->state[k].data != 0) continue;
-        OOM_TRY(oom_tensor_alloc(t->session, bytes_of(t, p), OOM_TAG_OPTIMIZER, site,
-                                 &p->state[k]));
+        OOM_TRY(
+            oom_tensor_alloc(t->session, bytes_of(t, p), OOM_TAG_OPTIMIZER, site, &p->state[k]));
         OOM_TRY(t->session->device->api->fill(t->session->device, p->state[k].data, 0,
                                               bytes_of(t, p), t->session->stream));
     }

@@ -13,8 +13,8 @@
 struct oom_plan_request {
     struct oom_trainer_options trainer;
     struct oom_allocator_settings settings;
-    uint64_t capacity; /* bytes; OOM_PLAN_UNLIMITED: what would it need? */
-    uint64_t foreign;  /* bytes that others hold on the device */
+    uint64_t capacity;          /* bytes; OOM_PLAN_UNLIMITED: what would it need? */
+    uint64_t foreign;           /* bytes that others hold on the device */
     const uint64_t *neighbours; /* sizes of other blocks in the same allocator */
     int neighbour_count;
     int64_t samples; /* of the window */

@@ -157,8 +157,8 @@ void oom_trainer_destroy(struct oom_trainer *t) {
 static enum oom_status loss_and_dlogits(struct oom_trainer *t) {
     int64_t n = t->batch.rows, v = t->options.spec.vocab;
     uint64_t size = real_bytes(t);
-    OOM_TRY(oom_scope_alloc(&t->scope, (uint64_t)n * size, OOM_TAG_ACTIVATION, "losses",
-                            &t->losses));
+    OOM_TRY(
+        oom_scope_alloc(&t->scope, (uint64_t)n * size, OOM_TAG_ACTIVATION, "losses", &t->losses));
     OOM_TRY(oom_scope_alloc(&t->scope, (uint64_t)(n * v) * size, OOM_TAG_ACTIVATION, "dlogits",
                             &t->dlogits));
     struct oom_cross_entropy_args entropy = {.dtype = t->session->dtype,
@@ -183,8 +183,7 @@ static enum oom_status loss_and_dlogits(struct oom_trainer *t) {
 }
 
 enum oom_status oom_trainer_micro_batch(struct oom_trainer *t, const struct oom_window *window,
-                                        int64_t begin, int64_t end,
-                                        struct oom_weighing weighing) {
+                                        int64_t begin, int64_t end, struct oom_weighing weighing) {
     const struct oom_model *model = model_of(&t->options.spec);
     t->phase = OOM_PHASE_LOAD;
     t->first_sample = begin;

@@ -37,12 +37,12 @@ static inline int64_t oom_parameter_n(const struct oom_parameter *parameter) {
 
 /* ---- what a step is doing, for the report of an OOM ---- */
 
-#define OOM_PHASE_MAP(X)                                                                           \
-    X(SETUP, "setup")                                                                              \
-    X(LOAD, "load")                                                                                \
-    X(FORWARD, "forward")                                                                          \
-    X(LOSS, "loss")                                                                                \
-    X(BACKWARD, "backward")                                                                        \
+#define OOM_PHASE_MAP(X) \
+    X(SETUP, "setup") \
+    X(LOAD, "load") \
+    X(FORWARD, "forward") \
+    X(LOSS, "loss") \
+    X(BACKWARD, "backward") \
     X(OPTIMIZER, "optimizer")
 
 enum oom_phase {
@@ -95,8 +95,8 @@ struct oom_trainer {
     uint32_t rng_step;                         /* the step that dropout is keyed by */
     int64_t first_sample;                      /* of the current micro-batch, in the window */
     enum oom_phase phase;
-    int micro_batch;       /* its number in the window, from 0 */
-    int gradients_written; /* how many parameter gradients this step has begun to add to */
+    int micro_batch;              /* its number in the window, from 0 */
+    int gradients_written;        /* how many parameter gradients this step has begun to add to */
     struct oom_branches branches; /* zero: not looked at */
 };
 
@@ -110,8 +110,8 @@ void oom_trainer_destroy(struct oom_trainer *trainer);
 /* One micro-batch: adds its gradients and its part of the loss. The batch stays until the next
  * micro-batch or oom_trainer_end_step. */
 enum oom_status oom_trainer_micro_batch(struct oom_trainer *trainer,
-                                        const struct oom_window *window, int64_t begin,
-                                        int64_t end, struct oom_weighing weighing);
+                                        const struct oom_window *window, int64_t begin, int64_t end,
+                                        struct oom_weighing weighing);
 
 /* The optimizer's update: all or nothing. Everything is allocated before anything is written. */
 enum oom_status oom_trainer_update(struct oom_trainer *trainer);

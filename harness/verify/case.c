@@ -19,8 +19,8 @@ struct proceedings {
     struct oom_court *court;
     const struct oom_case *the_case;
     struct oom_case_record *record;
-    const struct oom_hearing *needed;      /* dry, without limit, unmitigated */
-    const struct oom_hearing *predicted;   /* dry, mitigated */
+    const struct oom_hearing *needed;    /* dry, without limit, unmitigated */
+    const struct oom_hearing *predicted; /* dry, mitigated */
     const struct oom_hearing *unmitigated;
     const struct oom_hearing *mitigated;
     const struct oom_hearing *reference;
@@ -49,9 +49,11 @@ static uint64_t need_of(const struct proceedings *p) {
 
 /* Enough for the unmitigated step and a little more, a multiple of 64 MiB. */
 static uint64_t ample(const struct proceedings *p) {
-    uint64_t unit = 64u << 20, least = need_of(p) + need_of(p) / 16 + p->the_case->mitigated.foreign;
+    uint64_t unit = 64u << 20,
+             least = need_of(p) + need_of(p) / 16 + p->the_case->mitigated.foreign;
     uint64_t capacity = (least / unit + 2) * unit;
-    return capacity > p->the_case->mitigated.capacity ? capacity : 2 * p->the_case->mitigated.capacity;
+    return capacity > p->the_case->mitigated.capacity ? capacity
+                                                      : 2 * p->the_case->mitigated.capacity;
 }
 
 static struct oom_job reference_job(const struct proceedings *p) {
@@ -105,9 +107,23 @@ static void bit(struct proceedings *p, enum oom_bit which, bool value, const cha
     oom_record_bit(p->record, which, value ? OOM_TRUE : OOM_FALSE, "%s", why);
 }
 
+/* Which allocation, how many bytes, how many were free, in how many pieces. */
+static void describe_oom(const struct oom_report *oom, char *why, size_t n) {
+    char wanted[16], segment[16], free[16], cached[16], largest[16];
+    snprintf(
+        why, n,
+        "%s (%s) wanted %s, a segment of %s: %s free on the device; %s cached in %llu pieces, "
+        "the largest %s",
+        oom->site, oom_tag_name(oom->tag), oom_size_format(oom->requested, wanted, sizeof wanted),
+        oom_size_format(oom->wanted, segment, sizeof segment),
+        oom_size_format(oom->device_free, free, sizeof free),
+        oom_size_format(oom->cached, cached, sizeof cached), (unsigned long long)oom->cached_pieces,
+        oom_size_format(oom->largest_cached, largest, sizeof largest));
+}
+
 static void judge_oom_without(struct proceedings *p) {
     const struct oom_hearing *h = p->unmitigated;
-    char why[OOM_REASON_MAX], a[16], b[16], c[16];
+    char why[OOM_REASON_MAX];
     double need = (double)need_of(p) / (double)p->the_case->mitigated.capacity;
     oom_record_number(p->record, "need", need, "");
     if (!h->finished) {
@@ -124,10 +140,7 @@ static void judge_oom_without(struct proceedings *p) {
         snprintf(why, sizeof why, "it needs %.2f times the capacity; the case asks for %.2f", need,
                  p->the_case->need);
     } else {
-        snprintf(why, sizeof why, "%s (%s) wanted %s: %s free on the device, %s cached in %llu pieces",
-                 oom->site, oom_tag_name(oom->tag), oom_size_format(oom->requested, a, sizeof a),
-                 oom_size_format(oom->device_free, b, sizeof b),
-                 oom_size_format(oom->cached, c, sizeof c), (unsigned long long)oom->cached_pieces);
+        describe_oom(oom, why, sizeof why);
         oom_record_number(p->record, "oom_requested_bytes", (double)oom->requested, "bytes");
         oom_record_number(p->record, "oom_free_bytes", (double)oom->device_free, "bytes");
         oom_record_text(p->record, "oom_site", oom->site);
@@ -156,7 +169,8 @@ static const char *misfit(struct proceedings *p, char *why, size_t n) {
     uint64_t allowance = c->host_allowance > 0 ? c->host_allowance : HOST_ALLOWANCE;
     char size[16];
     if (r->peak_device > r->capacity) return "the device's peak is above its capacity";
-    if (!r->peaks_agree) return "the device's peak is not the allocator's reserved and foreign bytes";
+    if (!r->peaks_agree)
+        return "the device's peak is not the allocator's reserved and foreign bytes";
     if (!completed(p->predicted)) {
         snprintf(why, n, "the plan says that it does not fit: %.120s",
                  p->predicted->finished ? dry->message : p->predicted->end);
@@ -265,8 +279,7 @@ static bool next_parameter(struct layout *layout) {
     return true;
 }
 
-static enum oom_status read_gradients(const struct oom_job *job, int step, int64_t n,
-                                      float **out) {
+static enum oom_status read_gradients(const struct oom_job *job, int step, int64_t n, float **out) {
     char path[OOM_JOB_PATH_MAX + 32];
     oom_job_path(job, "gradients", step, path);
     FILE *file = fopen(path, "rbe");
@@ -291,10 +304,9 @@ static bool agree_parameters(const struct proceedings *p, const float *found,
     struct layout layout = {.spec = job->trainer.spec};
     bool pass = true;
     while (next_parameter(&layout)) {
-        struct oom_agreement agreement =
-            oom_compare_bounded(found + layout.at, truth->gradient + layout.at,
-                                truth->magnitude + layout.at, oom_parameter_n(&layout.parameter),
-                                job->dtype, terms);
+        struct oom_agreement agreement = oom_compare_bounded(
+            found + layout.at, truth->gradient + layout.at, truth->magnitude + layout.at,
+            oom_parameter_n(&layout.parameter), job->dtype, terms);
         pass = pass && agreement.pass;
         if (agreement.error <= worst->error) continue;
         *worst = (struct worst){.error = agreement.error, .bound = agreement.bound};
@@ -308,8 +320,8 @@ static const char *out_of_bound(struct proceedings *p, int step, struct worst *w
                                 size_t n) {
     const struct oom_job *job = &p->mitigated->job;
     const struct oom_job_step *done = &p->mitigated->result.steps[step];
-    int64_t nominal = step == job->steps - 1 && job->last_samples > 0 ? job->last_samples
-                                                                      : job->samples;
+    int64_t nominal =
+        step == job->steps - 1 && job->last_samples > 0 ? job->last_samples : job->samples;
     int64_t samples = job->micro ? nominal : done->samples;
     int64_t terms = samples * oom_spec_rows(&job->trainer.spec);
     const struct oom_truth *truth;
@@ -404,7 +416,8 @@ static void judge_data(struct proceedings *p) {
         snprintf(why, sizeof why, "the guards pass did not finish: %.120s", g->result.message);
     } else {
         snprintf(why, sizeof why,
-                 "%llu canary bytes changed in %d looks, parameters in %d of %d; %llu guards damaged",
+                 "canaries: %llu bytes changed in %d looks; parameters: changed in %d of %d looks; "
+                 "guards: %llu of the blocks' damaged",
                  (unsigned long long)r->canary_bad, r->canary_checks, r->parameter_bad,
                  r->parameter_checks, (unsigned long long)blocks);
     }
@@ -462,6 +475,8 @@ static void note_figures(struct proceedings *p) {
     oom_record_number(record, "host_resident_bytes", (double)r->resident_out, "bytes");
     oom_record_number(record, "batch_without", (double)p->the_case->unmitigated.samples, "samples");
     oom_record_number(record, "batch", (double)r->steps[0].size, "samples");
+    int last = r->steps_done > 0 ? r->steps_done - 1 : 0;
+    oom_record_number(record, "batch_last", (double)r->steps[last].size, "samples");
     oom_record_number(record, "attempts", (double)count_real_runs(r), "");
     oom_record_number(record, "ooms", (double)count_ooms(r), "");
     oom_record_number(record, "retries", (double)r->retries, "");
@@ -483,8 +498,8 @@ static void note_figures(struct proceedings *p) {
     for (int i = 0; i < r->attempt_count; i++) {
         const struct oom_attempt *attempt = &r->attempts[i];
         if (attempt->status != OOM_NOMEM) continue;
-        snprintf(text, sizeof text, "%s, micro-batch %d, %d gradients", oom_phase_name(attempt->phase),
-                 attempt->micro_batch, attempt->gradients_written);
+        snprintf(text, sizeof text, "%s, micro-batch %d, %d gradients",
+                 oom_phase_name(attempt->phase), attempt->micro_batch, attempt->gradients_written);
         oom_record_text(record, "first_oom", text);
         break;
     }

@@ -18,8 +18,8 @@ double oom_bound_constant(enum oom_dtype dtype, int64_t terms);
 /* One tensor against the truth: |found - truth|_2 <= C u |magnitude|_2. */
 struct oom_agreement {
     bool pass;
-    double error;    /* |found - truth|_2 in units of u |magnitude|_2; infinite when not finite */
-    double bound;    /* C */
+    double error;      /* |found - truth|_2 in units of u |magnitude|_2; infinite when not finite */
+    double bound;      /* C */
     int64_t nonfinite; /* elements of `found` that are */
 };
 
@@ -30,9 +30,9 @@ struct oom_agreement oom_compare_bounded(const float *found, const double *truth
 
 struct oom_equality {
     bool pass;
-    uint64_t bytes;    /* of each file, when they have the same size */
-    uint64_t differ;   /* bytes that do */
-    uint64_t first;    /* the first of them */
+    uint64_t bytes;  /* of each file, when they have the same size */
+    uint64_t differ; /* bytes that do */
+    uint64_t first;  /* the first of them */
 };
 
 /* Two files, byte by byte. Files of different size, or empty ones, do not pass. */

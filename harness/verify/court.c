@@ -98,8 +98,7 @@ static const char *last_line(char *text) {
     return line != NULL ? line + 1 : text;
 }
 
-static void describe_end(const struct oom_process_result *process, char *err, char *out,
-                         size_t n) {
+static void describe_end(const struct oom_process_result *process, char *err, char *out, size_t n) {
     char how[48];
     oom_process_describe(process, how, sizeof how);
     snprintf(out, n, "%s%s%.40s", how, err[0] != 0 ? ": " : "", last_line(err));
@@ -129,9 +128,8 @@ static enum oom_status execute(struct oom_court *court, struct oom_hearing *hear
     return oom_job_result_read(&hearing->job, &hearing->result);
 }
 
-enum oom_status oom_court_hear(struct oom_court *court, const char *role,
-                               const struct oom_job *job, const char *const *extra,
-                               const struct oom_hearing **out) {
+enum oom_status oom_court_hear(struct oom_court *court, const char *role, const struct oom_job *job,
+                               const char *const *extra, const struct oom_hearing **out) {
     uint64_t key = job_key(job, extra);
     for (struct remembered_hearing *h = court->hearings; h != NULL; h = h->next) {
         if (h->key == key) {

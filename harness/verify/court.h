@@ -17,9 +17,8 @@ struct oom_hearing {
 };
 
 /* Runs the job, or finds the hearing of an identical one. *out stays valid while the court is. */
-enum oom_status oom_court_hear(struct oom_court *court, const char *role,
-                               const struct oom_job *job, const char *const *extra,
-                               const struct oom_hearing **out);
+enum oom_status oom_court_hear(struct oom_court *court, const char *role, const struct oom_job *job,
+                               const char *const *extra, const struct oom_hearing **out);
 
 /* The truth of a step of a captured job, made once for equal weights, branches and windows. */
 enum oom_status oom_court_truth(struct oom_court *court, const struct oom_job *job, int step,

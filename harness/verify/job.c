@@ -308,34 +308,53 @@ static enum oom_status take_foreign(struct run *run, uint64_t bytes, oom_devptr 
     return settle_peaks(run);
 }
 
-/* The consumer outside the allocator that comes between two steps. Its failure is reported as an
- * OOM of its own: the cache of the allocator is what it could have had. */
+struct holes {
+    uint64_t count, largest;
+};
+
+static enum oom_status count_hole(const struct oom_block_view *block, void *context) {
+    struct holes *holes = context;
+    if (block->allocated) return OOM_OK;
+    holes->count++;
+    if (block->bytes > holes->largest) holes->largest = block->bytes;
+    return OOM_OK;
+}
+
+/* The consumer's OOM: what the allocator has cached is what it could have had. */
+static enum oom_status report_foreign(struct run *run) {
+    struct oom_memory_info info;
+    struct holes holes = {0};
+    run->session.device->api->memory_info(run->session.device, &info);
+    OOM_TRY(oom_allocator_walk(run->session.allocator, count_hole, &holes));
+    const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
+    uint64_t bytes = run->job->foreign_between;
+    uint64_t reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].current;
+    uint64_t allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].current;
+    run->result->oom = (struct oom_report){.valid = true,
+                                           .site = "a consumer outside the allocator",
+                                           .tag = OOM_TAG_OTHER,
+                                           .requested = bytes,
+                                           .rounded = bytes,
+                                           .wanted = bytes,
+                                           .capacity = info.capacity,
+                                           .device_free = info.free,
+                                           .reserved = reserved,
+                                           .allocated = allocated,
+                                           .foreign = run->foreign,
+                                           .cached = reserved - allocated,
+                                           .cached_pieces = holes.count,
+                                           .largest_cached = holes.largest};
+    return OOM_OK;
+}
+
+/* The consumer outside the allocator that comes between two steps. */
 static enum oom_status foreign_visit(struct run *run) {
     const struct oom_job *job = run->job;
     struct oom_device *device = run->session.device;
     oom_devptr ptr;
     if (job->release_between) OOM_TRY(oom_allocator_release_cached(run->session.allocator));
     enum oom_status status = take_foreign(run, job->foreign_between, &ptr);
-    if (status == OOM_NOMEM) {
-        struct oom_memory_info info;
-        device->api->memory_info(device, &info);
-        const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
-        run->result->oom =
-            (struct oom_report){.valid = true,
-                                .site = "a consumer outside the allocator",
-                                .tag = OOM_TAG_OTHER,
-                                .requested = job->foreign_between,
-                                .rounded = job->foreign_between,
-                                .wanted = job->foreign_between,
-                                .capacity = info.capacity,
-                                .device_free = info.free,
-                                .reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].current,
-                                .allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].current,
-                                .foreign = run->foreign,
-                                .cached = (uint64_t)(stats->reserved_bytes[OOM_POOL_ALL].current -
-                                                     stats->allocated_bytes[OOM_POOL_ALL].current)};
-        return status;
-    }
+    if (status == OOM_NOMEM) OOM_TRY(report_foreign(run));
     OOM_TRY(status);
     OOM_TRY(check_canaries(run));
     OOM_TRY(settle_peaks(run));

@@ -2,11 +2,10 @@
 
 #include "harness/base/fingerprint.h"
 
-enum oom_status oom_tensor_read(struct oom_session *session, struct oom_tensor tensor,
-                                uint64_t bytes,
-                                enum oom_status (*piece)(void *context, const void *data,
-                                                         size_t bytes),
-                                void *context) {
+enum oom_status
+oom_tensor_read(struct oom_session *session, struct oom_tensor tensor, uint64_t bytes,
+                enum oom_status (*piece)(void *context, const void *data, size_t bytes),
+                void *context) {
     enum { PIECE = 32768 };
     union {
         double aligned;
@@ -42,7 +41,8 @@ static enum oom_status hash_states(struct oom_trainer *t, const struct oom_param
     for (int k = 0; k < OOM_STATES; k++) {
         uint8_t exists = p->state[k].data != 0;
         oom_fingerprint_update(hash, &exists, 1);
-        if (exists) OOM_TRY(oom_tensor_read(t->session, p->state[k], bytes_of(t, p), hash_piece, hash));
+        if (exists)
+            OOM_TRY(oom_tensor_read(t->session, p->state[k], bytes_of(t, p), hash_piece, hash));
     }
     return OOM_OK;
 }

@@ -23,10 +23,9 @@ const char *oom_state_difference(const struct oom_state_print *before,
                                  const struct oom_state_print *after);
 
 /* Reads a tensor back in pieces. Stops at the first status that is not OOM_OK. */
-enum oom_status oom_tensor_read(struct oom_session *session, struct oom_tensor tensor,
-                                uint64_t bytes,
-                                enum oom_status (*piece)(void *context, const void *data,
-                                                         size_t bytes),
-                                void *context);
+enum oom_status
+oom_tensor_read(struct oom_session *session, struct oom_tensor tensor, uint64_t bytes,
+                enum oom_status (*piece)(void *context, const void *data, size_t bytes),
+                void *context);
 
 #endif

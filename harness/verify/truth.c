@@ -72,8 +72,7 @@ static enum oom_status load_parameter(struct maker *m, int file, const struct oo
     return OOM_OK;
 }
 
-static enum oom_status open_file(const struct oom_job *job, const char *what, int step,
-                                 int *file) {
+static enum oom_status open_file(const struct oom_job *job, const char *what, int step, int *file) {
     char path[OOM_JOB_PATH_MAX + 32];
     oom_job_path(job, what, step, path);
     *file = open(path, O_RDONLY | O_CLOEXEC);

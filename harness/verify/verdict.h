@@ -12,11 +12,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define OOM_BIT_MAP(X)                                                                             \
-    X(OOM_WITHOUT, "oom_without")       /* the unmitigated step really ran out of memory */        \
-    X(FITS_WITH, "fits_with")           /* the mitigated one finished under the cap, as predicted */ \
-    X(GRAD_MATCH, "grad_match")         /* its gradients and loss agree with the reference */      \
-    X(DATA_INTACT, "data_intact")       /* canaries, parameters and guards kept their contents */  \
+#define OOM_BIT_MAP(X) \
+    X(OOM_WITHOUT, "oom_without") /* the unmitigated step really ran out of memory */ \
+    X(FITS_WITH, "fits_with")     /* the mitigated one finished under the cap, as predicted */ \
+    X(GRAD_MATCH, "grad_match")   /* its gradients and loss agree with the reference */ \
+    X(DATA_INTACT, "data_intact") /* canaries, parameters and guards kept their contents */ \
     X(STATE_RESTORED, "state_restored") /* between OOM and retry, and after teardown */
 
 enum oom_bit {
@@ -30,11 +30,11 @@ enum oom_bit {
 enum oom_answer { OOM_NOT_REACHED, OOM_FALSE, OOM_TRUE };
 
 /* What a case comes to. An error is the harness's own failure, a crash or a timeout. */
-#define OOM_OUTCOME_MAP(X)                                                                         \
-    X(PASS, "pass")                                                                                \
-    X(FAIL, "fail")                                                                                \
-    X(SKIP, "skip")                                                                                \
-    X(ERROR, "error")                                                                              \
+#define OOM_OUTCOME_MAP(X) \
+    X(PASS, "pass") \
+    X(FAIL, "fail") \
+    X(SKIP, "skip") \
+    X(ERROR, "error") \
     X(TIMEOUT, "timeout")
 
 enum oom_outcome {
@@ -57,7 +57,7 @@ enum {
 struct oom_figure {
     char name[40];
     char unit[12];
-    double value; /* integers below 2^53 are exact; text figures: unused */
+    double value;   /* integers below 2^53 are exact; text figures: unused */
     char text[128]; /* "" for a number */
 };
 
