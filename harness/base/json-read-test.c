@@ -199,9 +199,9 @@ static bool is_fixed_point(const char *text, size_t bytes) {
     for (int i = 0; i < 2; i++) {
         struct oom_json_document *document;
         struct oom_json_writer json;
-        const char *from = i == 0 ? text : once;
-        if (oom_json_parse("fuzz", from, i == 0 ? bytes : strlen(once), 0, &document) != OOM_OK)
-            return i == 0;
+        const char *from = once != NULL ? once : text;
+        size_t length = once != NULL ? strlen(once) : bytes;
+        if (oom_json_parse("fuzz", from, length, 0, &document) != OOM_OK) return i == 0;
         oom_json_writer_init_memory(&json, OOM_JSON_COMPACT);
         rewrite(&json, oom_json_root(document));
         oom_json_document_free(document);

@@ -54,7 +54,7 @@ static void at_80(void) {
                        "\xe2\x9c\x97     \xe2\x9c\x93    \xe2\x9c\x93   "
                        "64 \xe2\x86\x92 8  187.4/192 MiB\n") != NULL);
     CHECK(strstr(text, "\n    failed: grad_match false\n      grads: it's # SKIP") != NULL);
-    CHECK(strstr(text, "\n  caught: retry_without_clearing (grads)\n") != NULL);
+    CHECK(strstr(text, "\n  caught in halving: retry_without_clearing (grads)\n") != NULL);
     CHECK(strstr(text, "\n  halving/control/sized_from_total  not caught\n") != NULL);
     CHECK(strstr(text, "\n  amp_bf16/mlp/bf16            skipped: absent:") != NULL);
     CHECK(strstr(text, "    error: killed by SIGSEGV\n") != NULL);

@@ -21,6 +21,7 @@ enum style { PLAIN, BOLD, GREEN, RED, DIM };
 struct table {
     int columns, id_width;
     bool ascii, colour, marks;
+    bool oom_shown;  /* which allocation failed, once a scenario */
     int group_first; /* records from here on are of the scenario on show */
     char scenario[OOM_ID_MAX];
 };
@@ -210,6 +211,10 @@ static void print_case(FILE *file, struct table *table, const struct oom_case_re
     if (figures[0] != 0) fprintf(file, "%*s%s", 3, "", figures);
     fputc('\n', file);
     if (record->outcome != OOM_OUTCOME_PASS) print_reasons(file, table, record);
+    if (!table->oom_shown && record->bits[OOM_BIT_OOM_WITHOUT] == OOM_TRUE) {
+        print_wrapped(file, table, 2 * INDENT, DIM, "OOM", record->why[OOM_BIT_OOM_WITHOUT]);
+        table->oom_shown = true;
+    }
 }
 
 /* ---- controls, together ---- */
@@ -222,9 +227,7 @@ static const char *control_name(const char *id) {
 /* "name (grads, state)" */
 static void control_text(const struct oom_case_record *record, char *out, size_t n) {
     bool any = false;
-    const char *mitigation = id_rest(record->id);
-    snprintf(out, n, "%.*s: %s (", (int)strcspn(mitigation, "/"), mitigation,
-             control_name(record->id));
+    snprintf(out, n, "%s (", control_name(record->id));
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
         if (record->bits[i] != OOM_FALSE) continue;
         size_t used = strlen(out);
@@ -239,30 +242,49 @@ static bool is_caught(const struct oom_case_record *record) {
     return record->is_control && record->outcome == OOM_OUTCOME_PASS;
 }
 
-/* Items after "caught: ", broken between items. */
+/* "caught in halving: ", the mitigation as the id has it. Returns its columns. */
+static int print_label(FILE *file, const struct table *table, const char *id) {
+    char label[OOM_ID_MAX + 32];
+    const char *mitigation = id_rest(id);
+    snprintf(label, sizeof label, "caught in %.*s:", (int)strcspn(mitigation, "/"), mitigation);
+    fprintf(file, "%*s", INDENT, "");
+    print_styled(file, table, GREEN, label);
+    return INDENT + (int)strlen(label);
+}
+
+static bool same_mitigation(const char *a, const char *b) {
+    a = id_rest(a);
+    b = id_rest(b);
+    size_t n = strcspn(a, "/");
+    return n == strcspn(b, "/") && strncmp(a, b, n) == 0;
+}
+
+/* A label a mitigation, its controls after it, broken between them. */
 static void print_caught(FILE *file, const struct table *table, const struct oom_report_run *run) {
-    static const char label[] = "caught: ";
-    int indent = INDENT + (int)strlen(label), at = 0;
+    const char *last = NULL;
+    int at = 0;
     for (int i = table->group_first; i < run->record_count; i++) {
+        const struct oom_case_record *record = &run->records[i];
         char item[OOM_ID_MAX + 64], line[LINE_MAX_BYTES];
-        if (!is_caught(&run->records[i])) continue;
-        control_text(&run->records[i], item, sizeof item);
+        if (!is_caught(record)) continue;
+        control_text(record, item, sizeof item);
         int width = oom_text_columns(clean(table, item, line, sizeof line));
-        if (at == 0) {
-            fprintf(file, "%*s", INDENT, "");
-            print_styled(file, table, GREEN, label);
-            at = indent;
-        } else if (at + 3 + width > table->columns) {
-            fprintf(file, ",\n%*s", indent, "");
-            at = indent;
+        bool fresh = last == NULL || !same_mitigation(last, record->id);
+        if (fresh && last != NULL) fputc('\n', file);
+        if (!fresh) fputc(',', file);
+        if (fresh) at = print_label(file, table, record->id);
+        if (at + 3 + width > table->columns) {
+            fprintf(file, "\n%*s", 2 * INDENT, "");
+            at = 2 * INDENT;
         } else {
-            fprintf(file, ", ");
-            at += 2;
+            fputc(' ', file);
+            at += 1;
         }
         fputs(line, file);
-        at += width;
+        at += width + 1;
+        last = record->id;
     }
-    if (at > 0) fputc('\n', file);
+    if (last != NULL) fputc('\n', file);
 }
 
 /* A control that was not caught is a failure, and is told at once. */
@@ -286,8 +308,8 @@ static void print_uncaught(FILE *file, const struct table *table,
 static int longest_id(const struct oom_report_run *run) {
     int longest = 0;
     for (int i = 0; i < run->entry_count; i++) {
-        if (run->entries[i].is_control) continue;
-        int own = oom_text_columns(id_rest(run->entries[i].id));
+        bool control = run->entries[i].is_control;
+        int own = control ? 0 : oom_text_columns(id_rest(run->entries[i].id));
         int scenario = (int)oom_report_scenario_bytes(run->entries[i].id) - INDENT;
         if (scenario > own) own = scenario;
         if (own > longest) longest = own;
@@ -351,6 +373,7 @@ static void scenario_enter(struct oom_report_sink *sink, const struct oom_report
     table->group_first = run->record_count - 1;
     memcpy(table->scenario, id, bytes);
     table->scenario[bytes] = 0;
+    table->oom_shown = false;
     print_heading(sink->file, table);
 }
 

@@ -211,7 +211,8 @@ static void generated_text(void) {
 
 static void write_file(const char *path, const void *data, size_t bytes) {
     FILE *file = fopen(path, "wbe");
-    if (!CHECK(file != NULL)) return;
+    CHECK(file != NULL);
+    if (file == NULL) return;
     CHECK_EQ(fwrite(data, 1, bytes, file), bytes);
     fclose(file);
 }

@@ -131,7 +131,8 @@ static const char *path_of(int which) {
 
 static void put(int which, const char *data, size_t bytes) {
     FILE *file = fopen(path_of(which), "wbe");
-    if (!CHECK(file != NULL)) return;
+    CHECK(file != NULL);
+    if (file == NULL) return;
     CHECK_EQ(fwrite(data, 1, bytes, file), bytes);
     fclose(file);
 }

@@ -58,7 +58,8 @@ static inline uint8_t *job_file(const struct oom_job *job, const char *what, int
     FILE *file = fopen(path, "rbe");
     uint8_t *data = NULL;
     *bytes = 0;
-    if (!CHECK_MSG(file != NULL, "%s is there", path)) return NULL;
+    CHECK_MSG(file != NULL, "%s is there", path);
+    if (file == NULL) return NULL;
     fseek(file, 0, SEEK_END);
     long size = ftell(file);
     rewind(file);

@@ -74,9 +74,9 @@ static struct triple_f64 beside_tie(uint64_t r, uint64_t q, double u, int digits
     double c = 1 + (double)(q >> (64 - digits)) * u;
     int exponent = (int)(r >> 8 & 31) - 16;
     double sign = (r >> 13 & 1) != 0 ? 1 : -1;
-    return (struct triple_f64){sign * ldexp(1 + (k + j) * u, exponent),
-                               ldexp(1 - k * u, -exponent - digits - 1),
-                               (r >> 14 & 1) != 0 ? c : -c};
+    double a = sign * ldexp(1 + (k + j) * u, exponent);
+    double b = ldexp(1 - k * u, -exponent - digits - 1);
+    return (struct triple_f64){a, b, (r >> 14 & 1) != 0 ? c : -c};
 }
 
 static struct triple_f32 make_f32(enum kind kind, uint64_t *state) {
