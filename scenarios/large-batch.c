@@ -29,6 +29,7 @@ static enum oom_status make_sizing(struct oom_situation *s, const struct oom_row
     mitigated.rule = (enum oom_rule)row->choice;
     oom_situation_case(out, &mitigated, &unmitigated, need_of(s));
     out->without_oom = out->at_the_edge = mitigated.rule == OOM_RULE_PLANNED;
+    out->rates = true;
     return OOM_OK;
 }
 
@@ -45,6 +46,7 @@ static enum oom_status make_halving(struct oom_situation *s, const struct oom_ro
     unmitigated.capacity = mitigated.capacity;
     unmitigated.samples = unmitigated.most = mitigated.most;
     oom_situation_case(out, &mitigated, &unmitigated, row->wanted != NULL ? 1.0 : need_of(s));
+    out->rates = row->wanted == NULL;
     return OOM_OK;
 }
 

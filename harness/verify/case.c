@@ -506,12 +506,42 @@ static void note_figures(struct proceedings *p) {
     record->seconds = r->seconds;
 }
 
+/* ---- how much of what fits was found ---- */
+
+static enum oom_status fits_dry(void *context, int64_t size, bool *fits) {
+    struct oom_job job = *(const struct oom_job *)context;
+    struct oom_job_result *result = oom_host_alloc(sizeof *result);
+    if (result == NULL) return oom_fail(OOM_HOST_NOMEM, "a job's result");
+    job.rule = OOM_RULE_FIXED;
+    job.most = size;
+    enum oom_status status = oom_job_run(&job, result);
+    *fits = result->status == OOM_OK && result->steps_done == job.steps;
+    oom_host_free(result);
+    if (status == OOM_OK) oom_failure_clear(); /* a size that does not fit is an answer */
+    return status;
+}
+
+/* B*: the largest size up to which all fit, for the same steps; and the share of it in use. */
+static enum oom_status note_share(struct proceedings *p) {
+    const struct oom_case *c = p->the_case;
+    if (!c->rates || c->extra != NULL || !completed(p->mitigated)) return OOM_OK;
+    struct oom_job dry = on_dry(&c->mitigated, c->mitigated.capacity);
+    const struct oom_job_result *r = &p->mitigated->result;
+    int64_t largest = 0, size = r->steps[r->steps_done - 1].size;
+    OOM_TRY(oom_largest_fit(&dry, fits_dry, dry.most, &largest));
+    if (largest == 0) return OOM_OK;
+    oom_record_number(p->record, "largest_batch", (double)largest, "samples");
+    oom_record_number(p->record, "share_of_largest", (double)size / (double)largest, "");
+    return OOM_OK;
+}
+
 enum oom_status oom_case_run(struct oom_court *court, const struct oom_case *the_case,
                              struct oom_case_record *record) {
     struct proceedings p = {.court = court, .the_case = the_case, .record = record};
     snprintf(record->id, sizeof record->id, "%s", the_case->id);
     OOM_TRY(hear_all(&p));
     note_figures(&p);
+    OOM_TRY(note_share(&p));
     judge_oom_without(&p);
     judge_fits(&p);
     judge_gradients(&p);

@@ -32,6 +32,7 @@ struct oom_case {
     double need;      /* least peak of reserved bytes without limit / capacity; live if by_live */
     bool without_oom; /* the mitigated run may not meet a single OOM */
     bool at_the_edge; /* the size found is the largest: one more sample must fail */
+    bool rates;       /* record the share of the largest size that fits, found on dry */
     uint64_t host_allowance;  /* bytes of host memory outside the arena; 0: 16 MiB */
     const char *const *extra; /* options passed on to the mitigated job's processes; NULL */
 };
