@@ -49,9 +49,8 @@ static enum oom_status reserved_of(const struct oom_run_options *options,
 }
 
 /* By doubling and bisection: bytes grow with layers. */
-enum oom_status oom_situation_depth(const struct oom_situation *s, int64_t batch, double need,
-                                    struct oom_model_spec *spec) {
-    const struct oom_run_options *options = s->options;
+static enum oom_status search_depth(const struct oom_run_options *options, int64_t batch,
+                                    double need, struct oom_model_spec *spec) {
     double wanted = need * (double)options->capacity;
     int64_t low = 0, high = 1;
     for (uint64_t bytes = 0; high < LAYERS_MOST; low = high, high *= 2) {
@@ -73,6 +72,14 @@ enum oom_status oom_situation_depth(const struct oom_situation *s, int64_t batch
     return OOM_OK;
 }
 
+enum oom_status oom_situation_depth(const struct oom_situation *s, int64_t batch, double need,
+                                    struct oom_model_spec *spec) {
+    do {
+        OOM_TRY(search_depth(s->options, batch, need, spec));
+    } while (spec->layers > DEEP && lengthen(spec));
+    return OOM_OK;
+}
+
 enum oom_status oom_situation_model(struct oom_situation *s, enum oom_model_kind kind,
                                     int64_t batch, double need, struct oom_model_spec *out) {
     for (int i = 0; i < s->remembered; i++) {
@@ -84,9 +91,7 @@ enum oom_status oom_situation_model(struct oom_situation *s, enum oom_model_kind
     struct oom_model_spec spec = shape_of(s->options->capacity, kind);
     spec.batch = batch;
     if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
-    do {
-        OOM_TRY(oom_situation_depth(s, batch, need, &spec));
-    } while (spec.layers > DEEP && lengthen(&spec));
+    OOM_TRY(oom_situation_depth(s, batch, need, &spec));
     if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
     if (s->remembered < OOM_SPECS_REMEMBERED) {
         int at = s->remembered++;

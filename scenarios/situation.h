@@ -67,7 +67,7 @@ enum oom_status oom_situation_list(const char *scenario, const struct oom_row *r
 enum oom_status oom_situation_model(struct oom_situation *situation, enum oom_model_kind kind,
                                     int64_t batch, double need, struct oom_model_spec *out);
 
-/* The same for a given shape: only spec->layers is set. */
+/* The same for a given shape: sets spec->layers, and lengthens samples where it would be deep. */
 enum oom_status oom_situation_depth(const struct oom_situation *situation, int64_t batch,
                                     double need, struct oom_model_spec *spec);
 
