@@ -35,7 +35,8 @@ struct run {
     int total, done;
     struct part *parts;
     int part_count;
-    struct oom_reporter *reporter;
+    struct oom_reporter *reporter; /* while the run goes on */
+    struct oom_report_totals totals;
     enum oom_status status;      /* of reporting, from within callbacks */
     char absent[OOM_REASON_MAX]; /* why the device is not there */
 };
@@ -293,18 +294,19 @@ static enum oom_status run_all(struct run *run, enum oom_status there) {
     for (int i = 0; there == OOM_OK && i < run->part_count && status == OOM_OK; i++) {
         status = run_part(run, &run->parts[i]);
     }
+    run->totals = oom_reporter_totals(run->reporter);
     enum oom_status closed = oom_reporter_close(run->reporter);
+    run->reporter = NULL;
     return status != OOM_OK ? status : closed;
 }
 
-static int exit_code(const struct run *run, struct oom_report_totals totals,
-                     enum oom_status there) {
+static int exit_code(const struct run *run, enum oom_status there) {
     if (there == OOM_ABSENT && run->command.require != NULL) {
         fprintf(stderr, "oombench run: --require %s: every case was skipped\n",
                 run->command.require);
         return OOM_EXIT_NOTHING;
     }
-    return totals.failed > 0 ? OOM_EXIT_FAILED : OOM_EXIT_OK;
+    return run->totals.failed > 0 || run->done < run->total ? OOM_EXIT_FAILED : OOM_EXIT_OK;
 }
 
 static int run_help(void) {
@@ -329,8 +331,7 @@ int oom_verb_run(int argc, char **argv) {
     if (status == OOM_OK && there != OOM_ABSENT) status = there;
     if (status == OOM_OK) status = announce_all(&run);
     if (status == OOM_OK) status = run_all(&run, there);
-    int code = status == OOM_OK ? exit_code(&run, oom_reporter_totals(run.reporter), there)
-                                : oom_exit_for(status, "run");
+    int code = status == OOM_OK ? exit_code(&run, there) : oom_exit_for(status, "run");
     oom_host_free(run.announced);
     oom_host_free(run.told);
     oom_host_free(run.parts);
