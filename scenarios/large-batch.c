@@ -39,7 +39,8 @@ static enum oom_status make_halving(struct oom_situation *s, const struct oom_ro
                                     struct oom_case *out) {
     struct oom_model_spec spec;
     OOM_TRY(sized_model(s, row, &spec));
-    struct oom_job unmitigated = oom_situation_job(s, &spec, BATCH, 2);
+    int steps = row->choice == OOM_RULE_X09 ? 1 : 2; /* x09 has failures enough in one */
+    struct oom_job unmitigated = oom_situation_job(s, &spec, BATCH, steps);
     struct oom_job mitigated = unmitigated;
     mitigated.rule = (enum oom_rule)row->choice;
     if (row->wanted != NULL) OOM_TRY(oom_situation_place(&mitigated, row->wanted, row->variant));

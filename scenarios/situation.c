@@ -92,7 +92,11 @@ enum oom_status oom_situation_model(struct oom_situation *s, enum oom_model_kind
     spec.batch = batch;
     if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
     OOM_TRY(oom_situation_depth(s, batch, need, &spec));
-    if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
+    if (s->options->model != NULL) { /* its keys win over longer samples; then the depth follows */
+        OOM_TRY(oom_model_spec_override(s->options->model, &spec));
+        OOM_TRY(search_depth(s->options, batch, need, &spec));
+        OOM_TRY(oom_model_spec_override(s->options->model, &spec));
+    }
     if (s->remembered < OOM_SPECS_REMEMBERED) {
         int at = s->remembered++;
         s->specs[at].kind = kind;
@@ -143,6 +147,7 @@ enum oom_status oom_situation_dry(const struct oom_job *job, struct oom_job_resu
     snprintf(dry.device, sizeof dry.device, "dry");
     dry.capture = false;
     enum oom_status status = oom_job_run(&dry, result);
+    if (status == OOM_OK && result->status != OOM_NOMEM) status = result->status;
     if (status == OOM_OK) oom_failure_clear(); /* an OOM in the job is an answer */
     return status;
 }
@@ -262,20 +267,34 @@ static enum oom_status make_room_for_guards(struct oom_job *job) {
                     (unsigned long long)job->capacity);
 }
 
+/* A situation that these options cannot make costs its own row only: it is skipped, and says why.
+ */
+static enum oom_status skip_if_unfit(enum oom_status status, struct oom_scenario_case *added) {
+    if (status != OOM_USAGE) return status;
+    snprintf(added->skip, sizeof added->skip, "%.200s", oom_failure_last()->message);
+    oom_failure_clear();
+    return OOM_OK;
+}
+
+static void name_row(const struct listing *l, const struct oom_row *row, char id[OOM_ID_MAX]) {
+    snprintf(id, OOM_ID_MAX, "%s/%s/%s/%s%s%s", l->scenario, row->mitigation,
+             oom_model_name(row->model), oom_dtype_name(OOM_F32), row->variant != NULL ? "/" : "",
+             row->variant != NULL ? row->variant : "");
+}
+
 static enum oom_status add_row(struct listing *l, const struct oom_row *row) {
     struct oom_scenario_case *added;
     struct oom_case guards;
     memset(&guards, 0, sizeof guards);
     OOM_TRY(add(l, &added));
     struct oom_case *c = &added->the_case;
-    OOM_TRY(row->make(row->small ? &l->small : &l->asked, row, c));
-    OOM_TRY(row->make(&l->small, row, &guards));
-    snprintf(c->id, sizeof c->id, "%s/%s/%s/%s%s%s", l->scenario, row->mitigation,
-             oom_model_name(row->model), oom_dtype_name(c->mitigated.dtype),
-             row->variant != NULL ? "/" : "", row->variant != NULL ? row->variant : "");
+    enum oom_status status = row->make(row->small ? &l->small : &l->asked, row, c);
+    if (status == OOM_OK) status = row->make(&l->small, row, &guards);
+    name_row(l, row, c->id);
     c->guards = guards.mitigated;
     c->has_guards = true;
-    return make_room_for_guards(&c->guards);
+    if (status == OOM_OK) status = make_room_for_guards(&c->guards);
+    return skip_if_unfit(status, added);
 }
 
 static bool same(const char *a, const char *b) {
@@ -292,12 +311,12 @@ static enum oom_status add_twin(struct listing *l, const struct oom_twin *twin) 
     if (row->make == NULL) return OOM_OK; /* --model named another */
     struct oom_scenario_case *added;
     OOM_TRY(add(l, &added));
-    OOM_TRY(row->make(&l->small, row, &added->the_case));
+    enum oom_status status = row->make(&l->small, row, &added->the_case);
     snprintf(added->the_case.id, sizeof added->the_case.id, "%s/%s/control/%s", l->scenario,
              twin->mitigation, oom_control_name(twin->control));
     added->control = twin->control;
     added->expected_false = twin->expected_false;
-    return OOM_OK;
+    return skip_if_unfit(status, added);
 }
 
 enum oom_status oom_situation_list(const char *scenario, const struct oom_row *rows,

@@ -68,7 +68,7 @@ static enum oom_status make(const struct plan_command *c, struct answer *a) {
         .samples = a->spec.batch,
         .size = c->micro > 0 ? c->micro : a->spec.batch,
         .micro = c->micro > 0,
-        .steps = 3};
+        .steps = OOM_PLAN_STEPS};
     OOM_TRY(oom_plan_run(&a->request, &a->unlimited));
     a->request.capacity = c->capacity;
     OOM_TRY(oom_plan_run(&a->request, &a->capped));

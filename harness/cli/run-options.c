@@ -87,7 +87,7 @@ static enum oom_status check_control(struct oom_run_command *c) {
                     c->control, near != NULL ? ", nearest is " : "", near != NULL ? near : "");
 }
 
-enum { LEAST_CAPACITY = 16 << 20 };
+enum { LEAST_CAPACITY = 64 << 20 }; /* below, canaries and 20 MiB segments are what fills it */
 
 static void choose_capacity(struct oom_run_command *c, enum oom_option_source source) {
     bool given = c->capacity > 0;
@@ -207,6 +207,9 @@ void oom_run_announce(const struct oom_run_command *c, const struct oom_scenario
     snprintf(out->id, sizeof out->id, "%s", row->the_case.id);
     out->is_control = row->control != OOM_CONTROL_NONE && c->chosen_control == OOM_CONTROL_NONE;
     out->expected_false = row->expected_false;
+    if (row->skip[0] == 0) return;
+    out->outcome = OOM_OUTCOME_SKIP;
+    snprintf(out->reason, sizeof out->reason, "%s", row->skip);
 }
 
 double oom_run_timeout(const struct oom_run_command *c, const struct oom_scenario *scenario) {

@@ -4,6 +4,7 @@
  */
 #include "harness/cli/cli.h"
 
+#include "harness/base/file.h"
 #include "harness/base/nearest.h"
 #include "harness/base/process.h"
 #include "harness/base/sizes.h"
@@ -14,6 +15,7 @@
 #include "kernels/hostmem.h"
 #include "kernels/simulated/limit.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -37,8 +39,9 @@ struct run {
     int part_count;
     struct oom_reporter *reporter; /* while the run goes on */
     struct oom_report_totals totals;
-    enum oom_status status;      /* of reporting, from within callbacks */
-    char absent[OOM_REASON_MAX]; /* why the device is not there */
+    enum oom_status status;       /* of reporting, from within callbacks */
+    char absent[OOM_REASON_MAX];  /* why the device is not there */
+    char temporary[PATH_MAX + 8]; /* "TMPDIR=...": the children's, removed however they end */
 };
 
 static enum oom_status no_memory(void) {
@@ -240,7 +243,9 @@ static enum oom_status run_part(struct run *run, const struct part *part) {
         argv[argc++] = (char *)(uintptr_t) "scenario";
         argv[argc++] = (char *)(uintptr_t)part->scenario->name;
         for (int i = 0; i < run->argc; i++) argv[argc++] = run->argv[i];
+        const char *const environment[] = {run->temporary, NULL};
         struct oom_process_options options = {.argv = argv,
+                                              .environment = environment,
                                               .timeout =
                                                   oom_run_timeout(&run->command, part->scenario),
                                               .line_fd = 3,
@@ -291,9 +296,13 @@ static enum oom_status run_all(struct run *run, enum oom_status there) {
         oom_reporter_open(&c->paths, &context, run->announced, run->total, &run->reporter);
     if (status != OOM_OK) return status == OOM_IO ? OOM_USAGE : status;
     if (there == OOM_ABSENT) skip_all(run);
+    char *directory = run->temporary + strlen("TMPDIR=");
+    memcpy(run->temporary, "TMPDIR=", sizeof "TMPDIR=");
+    if (there == OOM_OK) status = oom_directory_temporary(directory, PATH_MAX);
     for (int i = 0; there == OOM_OK && i < run->part_count && status == OOM_OK; i++) {
         status = run_part(run, &run->parts[i]);
     }
+    if (directory[0] != 0) oom_directory_remove(directory);
     run->totals = oom_reporter_totals(run->reporter);
     enum oom_status closed = oom_reporter_close(run->reporter);
     run->reporter = NULL;

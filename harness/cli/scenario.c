@@ -37,6 +37,7 @@ static enum oom_status run_row(struct oom_court *court, const struct oom_run_com
                                struct oom_scenario_case *row, struct oom_case_record *record) {
     const char *extra[] = {"--control", oom_control_name(row->control), NULL};
     oom_run_announce(command, row, record);
+    if (row->skip[0] != 0) return OOM_OK; /* announced as skipped, with the reason */
     if (row->control != OOM_CONTROL_NONE) row->the_case.extra = extra;
     oom_failure_clear();
     enum oom_status status = oom_case_run(court, &row->the_case, record);

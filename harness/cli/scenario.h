@@ -26,8 +26,9 @@ struct oom_run_options {
 /* One row of a scenario: a case, or a wrong twin of one. */
 struct oom_scenario_case {
     struct oom_case the_case;
-    enum oom_control control; /* NONE: the product */
-    uint32_t expected_false;  /* of a control: 1 << enum oom_bit */
+    enum oom_control control;  /* NONE: the product */
+    uint32_t expected_false;   /* of a control: 1 << enum oom_bit */
+    char skip[OOM_REASON_MAX]; /* why it cannot be made with these options; "": it can */
 };
 
 /* Where a scenario puts its rows. */

@@ -63,9 +63,8 @@ static enum oom_status tell(enum oom_status (*call)(void *, struct oom_trainer *
 }
 
 static struct oom_attempt *next_attempt(struct oom_sizing *sizing) {
-    int last = OOM_ATTEMPTS_MAX - 1; /* a longer run overwrites its last record */
-    int at = sizing->attempt_count < last ? sizing->attempt_count++ : last;
-    return &sizing->attempts[at];
+    if (sizing->attempt_count < OOM_ATTEMPTS_MAX) sizing->attempt_count++;
+    return &sizing->attempts[sizing->attempt_count - 1]; /* a longer run overwrites its last */
 }
 
 static void note(struct step *step, int64_t size, bool trial, enum oom_status status) {
@@ -183,7 +182,13 @@ static uint64_t budget_of(const struct step *step) {
 static enum oom_status choose_two_point(struct step *step, int64_t *size) {
     uint64_t one = 0, two = 0, budget = budget_of(step);
     OOM_TRY(trial(step, 1, &one));
-    OOM_TRY(trial(step, 2, &two));
+    enum oom_status second = trial(step, 2, &two);
+    if (second == OOM_NOMEM) { /* one sample fits, two do not: that is the answer */
+        oom_failure_clear();
+        *size = 1;
+        return OOM_OK;
+    }
+    OOM_TRY(second);
     uint64_t sample = two > one ? two - one : 1, fixed = one > sample ? one - sample : 0;
     *size = budget > fixed ? (int64_t)((budget - fixed) / sample) : 0;
     return OOM_OK;

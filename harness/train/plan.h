@@ -23,6 +23,9 @@ struct oom_plan_request {
     int steps; /* optimizer steps in a row; the first one makes the optimizer's states */
 };
 
+/* "It fits" means so many optimizer steps in a row: the first makes the optimizer's states. */
+enum { OOM_PLAN_STEPS = 3 };
+
 #define OOM_PLAN_UNLIMITED (UINT64_C(1) << 60)
 
 struct oom_plan {

@@ -75,6 +75,14 @@ static struct oom_job reference_job(const struct proceedings *p) {
     return job;
 }
 
+/* A job ends well, or out of memory, or by a crash: all are answers. Anything else (a file that
+ * could not be written, no host memory) is the harness's own failure, and judges nobody. */
+static enum oom_status broken(const struct oom_hearing *hearing) {
+    enum oom_status status = hearing->finished ? hearing->result.status : OOM_OK;
+    if (status == OOM_OK || status == OOM_NOMEM) return OOM_OK;
+    return oom_fail(status, "a job broke: %.200s", hearing->result.message);
+}
+
 static enum oom_status hear_all(struct proceedings *p) {
     const struct oom_case *c = p->the_case;
     struct oom_job mitigated = c->mitigated;
@@ -93,10 +101,14 @@ static enum oom_status hear_all(struct proceedings *p) {
         if (c->at_the_edge && c->extra == NULL) {
             struct oom_job beyond = c->mitigated;
             beyond.rule = OOM_RULE_FIXED;
-            beyond.most = p->mitigated->result.steps[0].size + 1;
+            beyond.steps = OOM_PLAN_STEPS;
+            beyond.samples = beyond.most = p->mitigated->result.steps[0].size + 1;
             OOM_TRY(oom_court_hear(p->court, "one-more", &beyond, NULL, &p->beyond));
         }
     }
+    OOM_TRY(broken(p->mitigated));
+    OOM_TRY(broken(p->unmitigated));
+    OOM_TRY(broken(p->predicted));
     if (!c->has_guards) return OOM_OK;
     return oom_court_hear(p->court, "guards", &c->guards, c->extra, &p->guards);
 }
@@ -182,7 +194,8 @@ static const char *misfit(struct proceedings *p, char *why, size_t n) {
                  (unsigned long long)r->peak_allocated, (unsigned long long)dry->peak_allocated);
         return why;
     }
-    if (r->host_peak > allowance || r->resident_out > allowance) {
+    /* what is resident includes the scratch that was touched, at most all of it */
+    if (r->host_peak > allowance || r->resident_out > allowance + r->scratch) {
         uint64_t worst = r->host_peak > r->resident_out ? r->host_peak : r->resident_out;
         snprintf(why, n, "%s of host memory outside the arena, %.2f MiB are allowed",
                  oom_size_format(worst, size, sizeof size), (double)allowance / (1 << 20));
@@ -236,6 +249,10 @@ static const char *unequal_file(const struct oom_job *a, const struct oom_job *b
         return why;
     }
     if (equality.pass) return NULL;
+    if (!equality.same_size) {
+        snprintf(why, n, "%s and the reference's are of different size", what);
+        return why;
+    }
     snprintf(why, n, "%s%s differ from the reference in %llu of %llu bytes, first at %llu", what,
              step < 0 ? " left behind" : "", (unsigned long long)equality.differ,
              (unsigned long long)equality.bytes, (unsigned long long)equality.first);
@@ -369,6 +386,10 @@ static void judge_gradients(struct proceedings *p) {
         oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_REACHED, "no finished step");
         return;
     }
+    if (!c->bitwise && !c->bounded) {
+        oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_REACHED, "nothing to compare with");
+        return;
+    }
     struct worst worst = {.error = -1};
     const char *wrong = NULL;
     for (int step = 0; step < h->job.steps && wrong == NULL; step++) {
@@ -403,15 +424,14 @@ static void judge_data(struct proceedings *p) {
         return;
     }
     const struct oom_job_result *r = &h->result;
-    int checks = r->canary_checks + r->parameter_checks;
-    if (checks == 0) {
+    if (r->canary_checks == 0 || r->parameter_checks < r->steps_done) {
         oom_record_bit(p->record, OOM_BIT_DATA_INTACT, OOM_NOT_REACHED, "nothing was checked");
         return;
     }
     bool intact = r->canary_bad == 0 && r->parameter_bad == 0;
     uint64_t blocks = g != NULL ? g->result.guards_bad : 0;
     bool guarded = g == NULL || (completed(g) && g->result.guard_checks > 0 && blocks == 0 &&
-                                 g->result.canary_bad == 0);
+                                 g->result.canary_bad == 0 && g->result.parameter_bad == 0);
     if (g != NULL && !completed(g)) {
         snprintf(why, sizeof why, "the guards pass did not finish: %.120s", g->result.message);
     } else {
@@ -425,6 +445,15 @@ static void judge_data(struct proceedings *p) {
 }
 
 /* ---- state_restored ---- */
+
+/* OOMs of real attempts: in a finished run each was followed by a recovery. */
+static int count_retried(const struct oom_job_result *result) {
+    int retried = 0;
+    for (int i = 0; i < result->attempt_count; i++) {
+        retried += result->attempts[i].status == OOM_NOMEM && !result->attempts[i].trial;
+    }
+    return retried;
+}
 
 static void judge_state(struct proceedings *p) {
     const struct oom_hearing *h = p->mitigated;
@@ -445,7 +474,11 @@ static void judge_state(struct proceedings *p) {
         return;
     }
     bool clean = r->left_allocated == 0 && r->left_reserved == 0;
-    if (!clean) {
+    if (r->restored_checks != count_retried(r)) {
+        clean = false;
+        snprintf(why, sizeof why, "%d OOMs were survived, but the state was looked at %d times",
+                 count_retried(r), r->restored_checks);
+    } else if (!clean) {
         snprintf(why, sizeof why, "after teardown %llu bytes are allocated and %llu reserved",
                  (unsigned long long)r->left_allocated, (unsigned long long)r->left_reserved);
     } else if (r->restored_checks > 0) {
@@ -513,8 +546,10 @@ static enum oom_status fits_dry(void *context, int64_t size, bool *fits) {
     struct oom_job_result *result = oom_host_alloc(sizeof *result);
     if (result == NULL) return oom_fail(OOM_HOST_NOMEM, "a job's result");
     job.rule = OOM_RULE_FIXED;
-    job.most = size;
+    job.steps = OOM_PLAN_STEPS;
+    job.samples = job.most = size;
     enum oom_status status = oom_job_run(&job, result);
+    if (status == OOM_OK && result->status != OOM_NOMEM) status = result->status;
     *fits = result->status == OOM_OK && result->steps_done == job.steps;
     oom_host_free(result);
     if (status == OOM_OK) oom_failure_clear(); /* a size that does not fit is an answer */

@@ -73,6 +73,7 @@ enum oom_status oom_compare_files(const char *a, const char *b, struct oom_equal
     bool same_size = compare_open(left, right, out);
     fclose(left);
     fclose(right);
+    out->same_size = same_size;
     out->pass = same_size && out->bytes > 0 && out->differ == 0;
     return OOM_OK;
 }

@@ -29,7 +29,7 @@ struct oom_agreement oom_compare_bounded(const float *found, const double *truth
                                          int64_t terms);
 
 struct oom_equality {
-    bool pass;
+    bool pass, same_size;
     uint64_t bytes;  /* of each file, when they have the same size */
     uint64_t differ; /* bytes that do */
     uint64_t first;  /* the first of them */

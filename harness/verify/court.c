@@ -142,12 +142,17 @@ enum oom_status oom_court_hear(struct oom_court *court, const char *role, const 
     if (entry == NULL) return oom_fail(OOM_HOST_NOMEM, "a hearing");
     entry->key = key;
     entry->hearing.job = *job;
+    enum oom_status status = make_directory(court, role, &entry->hearing.job);
+    if (status == OOM_OK) status = oom_job_write(&entry->hearing.job);
+    if (status == OOM_OK) status = execute(court, &entry->hearing, extra);
+    if (status != OOM_OK) { /* not heard: the next who asks shall try again */
+        oom_host_free(entry);
+        return status;
+    }
     entry->next = court->hearings;
     court->hearings = entry;
     *out = &entry->hearing;
-    OOM_TRY(make_directory(court, role, &entry->hearing.job));
-    OOM_TRY(oom_job_write(&entry->hearing.job));
-    return execute(court, &entry->hearing, extra);
+    return OOM_OK;
 }
 
 /* ---- truths ---- */
@@ -174,10 +179,11 @@ static enum oom_status truth_key(const struct oom_job *job, int step, int64_t sa
     char spec[OOM_SPEC_TEXT_MAX];
     oom_model_spec_text(&job->trainer.spec, spec);
     oom_fingerprint_init(&hash, 1);
-    oom_fingerprint_update(&hash, spec, strlen(spec));
-    oom_fingerprint_update(&hash, job->data, strlen(job->data));
-    int64_t numbers[] = {(int64_t)job->trainer.seed, samples, job->distinct, job->token_weights,
-                         job->trainer.spec.dropout > 0 ? step : 0};
+    oom_fingerprint_update(&hash, spec, strlen(spec) + 1);
+    oom_fingerprint_update(&hash, job->data, strlen(job->data) + 1);
+    int64_t numbers[] = {
+        (int64_t)job->dtype, (int64_t)job->trainer.seed, samples,
+        job->distinct,       job->token_weights,         job->trainer.spec.dropout > 0 ? step : 0};
     oom_fingerprint_update(&hash, numbers, sizeof numbers);
     OOM_TRY(hash_file(job, "weights", step, &hash));
     if (job->trainer.spec.kind == OOM_MODEL_MLP) OOM_TRY(hash_file(job, "branches", step, &hash));

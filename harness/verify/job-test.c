@@ -62,7 +62,7 @@ static void finished_job(const char *model) {
         check_size(&job, "weights", i, 4 * n);
     }
     CHECK(result.steps[0].gradients != result.steps[1].gradients);
-    check_size(&job, "state", -1, 3 * 4 * n + 8); /* weights, m, v, the step counter */
+    check_size(&job, "state", -1, 3 * 4 * n + 12); /* weights, m, v, the step counter, the draws */
     if (job.trainer.spec.kind == OOM_MODEL_MLP) check_size(&job, "branches", 1, 2 * 4 * 8);
     TEST("job: the dry device has the same peaks: %s", model);
     snprintf(dry.device, sizeof dry.device, "dry");

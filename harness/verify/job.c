@@ -134,6 +134,7 @@ static enum oom_status recovered(void *context, struct oom_trainer *trainer) {
     look_at_residents(run);
     const char *difference = oom_state_difference(&run->before, &after);
     run->result->restored_checks++;
+    run->result->steps[run->step] = (struct oom_job_step){0}; /* what the attempt left is void */
     if (difference != NULL) {
         run->result->restored_bad++;
         snprintf(run->result->restored_why, sizeof run->result->restored_why, "%s", difference);
@@ -202,6 +203,9 @@ static enum oom_status capture(struct run *run, enum part part, const char *what
     enum oom_status status = write_parts(run, part, &sink);
     if (status == OOM_OK && part == PART_STATE) {
         status = sink_piece(&sink, &run->trainer->optimizer_steps, sizeof(int64_t));
+        if (status == OOM_OK) {
+            status = sink_piece(&sink, &run->trainer->rng_step, sizeof run->trainer->rng_step);
+        }
     }
     if (sink.file >= 0) close(sink.file);
     *hash = oom_fingerprint_value(&sink.hash);
@@ -285,7 +289,7 @@ static enum oom_status plan_size(void *context, int64_t size, bool *fits) {
                                        .size = size,
                                        .micro = job->micro,
                                        .uneven = job->uneven,
-                                       .steps = 3};
+                                       .steps = OOM_PLAN_STEPS};
     struct oom_plan plan;
     OOM_TRY(oom_plan_run(&request, &plan));
     *fits = plan.fits;
@@ -421,7 +425,7 @@ static enum oom_status set_up(struct run *run) {
     OOM_TRY(oom_device_open(job->device, &options, &run->session.device));
     struct oom_device_properties properties;
     run->session.device->api->properties(run->session.device, &properties);
-    run->scratch = properties.scratch;
+    run->scratch = run->result->scratch = properties.scratch;
     run->session.dtype = job->dtype;
     OOM_TRY(oom_allocator_create(run->session.device, &job->settings, &run->session.allocator));
     oom_devptr foreign;

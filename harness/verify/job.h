@@ -73,6 +73,7 @@ struct oom_job_result {
     uint64_t capacity, foreign, peak_device, peak_reserved, peak_allocated;
     bool peaks_agree; /* device peak = reserved peak + foreign, in every stretch of the run */
     uint64_t tag_at_peak[OOM_TAG_COUNT];
+    uint64_t scratch;      /* of the device: fixed, never counted */
     uint64_t host_peak;    /* taken through oom_host_alloc, without the device's scratch */
     uint64_t resident_out; /* resident outside arena and scratch, at most; 0: not known */
     uint64_t retries, device_allocations;
