@@ -208,7 +208,8 @@ void oom_run_announce(const struct oom_run_command *c, const struct oom_scenario
     out->is_control = row->control != OOM_CONTROL_NONE && c->chosen_control == OOM_CONTROL_NONE;
     out->expected_false = row->expected_false;
     if (row->skip[0] == 0) return;
-    out->outcome = OOM_OUTCOME_SKIP;
+    /* the user's model may make no such situation; the suite's own always must */
+    out->outcome = c->model != NULL ? OOM_OUTCOME_SKIP : OOM_OUTCOME_ERROR;
     snprintf(out->reason, sizeof out->reason, "%s", row->skip);
 }
 

@@ -2,6 +2,8 @@
  * loss-body.h: loss.c for one element type.
  */
 
+#include "kernels/host/isa/row-sum.h"
+
 /* Absent lanes are -infinity: they win no maximum, and their exponential is 0. */
 OOM_FUNCTION vreal OOM_R(logits_at)(const real *x, int64_t n) {
     return n >= REAL_LANES ? OOM_V(oom_load)(x)
@@ -75,18 +77,6 @@ static void OOM_R(cross_entropy)(const struct oom_cross_entropy_args *args,
         OOM_R(row_scale)(e, n, inverse, weight);
         e[target] = weight * (p - 1);
     }
-}
-
-/* The tree of 32 lanes over a sample's losses. */
-OOM_FUNCTION real OOM_R(row_sum)(const real *x, int64_t n) {
-    vreal sum[LANE_VECTORS] = {{0}};
-    int64_t i = 0;
-    for (; i + OOM_LANES <= n; i += OOM_LANES) {
-        OOM_UNROLL
-        for (int v = 0; v < LANE_VECTORS; v++) sum[v] += OOM_V(oom_load)(x + i + v * REAL_LANES);
-    }
-    for (int v = 0; i < n; v++, i += REAL_LANES) sum[v] += OOM_V(oom_take)(x + i, n - i);
-    return OOM_V(oom_fold)(sum);
 }
 
 static void OOM_R(loss_sum)(const struct oom_loss_sum_args *a) {
