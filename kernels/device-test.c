@@ -30,6 +30,8 @@ void device_test(void) {
 
     TEST("device: names of schedules and instruction sets");
     CHECK_STR(oom_schedule_name(OOM_SCHEDULE_LAZY), "lazy");
+    CHECK_STR(oom_schedule_name(OOM_SCHEDULE_SEEDED), "seeded");
+    CHECK_STR(oom_schedule_name(OOM_SCHEDULE_THREADS), "threads");
     CHECK_STR(oom_schedule_name(OOM_SCHEDULE_COUNT), "unknown");
     CHECK_STR(oom_isa_name(OOM_ISA_AVX2), "avx2");
     CHECK_STR(oom_isa_name(OOM_ISA_COUNT), "unknown");

@@ -8,8 +8,11 @@
  * Conventions, once for all functions:
  *   - they return OOM_OK or a status with oom_failure_last() filled in; outputs are by pointer and
  *     untouched on failure, except that a failed alloc or create leaves *out 0;
- *   - OOM_NOMEM means that the capacity is exhausted: nothing has changed, the call may be
- *     repeated after something was freed;
+ *   - OOM_NOMEM means that the capacity, or the address space, is exhausted (the message says
+ *     which): nothing has changed, the call may be repeated after something was freed;
+ *   - queued work that fails counts as done; the next call that waits (a sync, download, free,
+ *     stream_destroy) returns the first such failure, once. A download that does has not filled
+ *     `dst`, a free has freed nothing;
  *   - misuse (double free, foreign pointer, unmap of what is not mapped or still in use) is
  *     OOM_INVALID; the message names the address, and nothing has changed;
  *   - all sizes are bytes; a device address (oom_devptr) is never dereferenced by a caller;
@@ -34,10 +37,28 @@ struct oom_event;
 
 enum { OOM_DEVICE_API_VERSION = 1 };
 
-/* When queued work really runs. The results never depend on it; races show under `lazy`. */
+/* When queued work really runs. The results of a program without races never depend on it.
+ *
+ * lazy and seeded run work only when a call needs it: a sync, a read-back, free, destruction of a
+ * stream, and under seeded an event query that is answered "ready"; such a call runs what it needs
+ * and nothing else. Nothing else tells a caller whether work has run, so every behaviour that a
+ * device working on by itself can show to a program without races is one of seeded's.
+ *
+ * Races, by the order of commands and not by timing, under lazy and under every seed alike: two
+ * commands race when one writes memory that the other touches and neither the order of a stream, a
+ * chain of event waits, nor a wait of the caller between the two submissions orders them. The one
+ * submitted second then runs at once, ahead of the first, with everything it waits for and nothing
+ * else; so a program's first race always happens in the wrong order, whatever is waited for
+ * afterwards. (What an overtaking command took along has run; races with that come later and may
+ * keep their order. eager shows no race, threads may show any.) */
 #define OOM_SCHEDULE_MAP(X) \
-    X(EAGER, "eager") /* at once */ \
-    X(LAZY, "lazy")   /* as late as an event's sync, a stream's sync or a read-back allows */
+    X(EAGER, "eager")   /* at once */ \
+    X(LAZY, "lazy")     /* as late as possible; an event is ready only after a call that waited */ \
+    X(SEEDED, "seeded") /* as lazy, but the seed decides whether an event that is asked for is \
+                           ready and in which legal order work is done: the same seed and calls \
+                           give the same answers and order, on host and dry alike */ \
+    X(THREADS, "threads") /* a thread per stream; ops still run one at a time, as the streams \
+                             share the processors and the scratch. On dry: lazy */
 
 enum oom_schedule {
 #define X(id, name) OOM_SCHEDULE_##id,
@@ -65,7 +86,8 @@ struct oom_device_options {
     uint64_t reservation; /* bytes of address space; 0: the device's default */
     enum oom_schedule schedule;
     enum oom_isa isa;
-    int threads; /* 0: as many as this process may use */
+    int threads;   /* 0: as many as this process may use */
+    uint64_t seed; /* of the schedule `seeded`; any value */
 };
 
 struct oom_device_properties {
@@ -100,14 +122,17 @@ struct oom_device_api {
     void (*reset_peak)(struct oom_device *dev);
 
     /* As cudaMalloc: below 1 MiB blocks share 2 MiB pages in 512-byte granules, larger ones are
-     * rounded up to 2 MiB. free() first finishes all queued work, as cudaFree does. bytes > 0. */
+     * rounded up to 2 MiB. bytes > 0. free() first finishes all queued work, as cudaFree does, and
+     * may therefore return what failed there earlier. */
     enum oom_status (*alloc)(struct oom_device *dev, uint64_t bytes, oom_devptr *out);
     enum oom_status (*free)(struct oom_device *dev, oom_devptr ptr);
 
     /* Virtual memory (optional: all NULL where properties.virtual_memory is false). Sizes and
      * addresses are multiples of `page`. Memory is committed by create and given back when the
      * handle was released *and* its last mapping is gone, as with CUDA. A fresh mapping is not
-     * accessible until set_access. unmap of a range that queued work uses is OOM_INVALID. */
+     * accessible until set_access. set_access and unmap take whole mappings, one or several side
+     * by side. unmap of a range that queued work uses is OOM_INVALID. reserve and alloc may find
+     * the address space exhausted while memory is free: OOM_NOMEM too. */
     enum oom_status (*reserve)(struct oom_device *dev, uint64_t bytes, oom_devptr *out);
     enum oom_status (*unreserve)(struct oom_device *dev, oom_devptr ptr, uint64_t bytes);
     enum oom_status (*create)(struct oom_device *dev, uint64_t bytes, oom_handle *out);
@@ -119,7 +144,8 @@ struct oom_device_api {
     enum oom_status (*release)(struct oom_device *dev, oom_handle handle);
 
     /* Copies, in stream order. upload may return before the data arrived but never looks at `src`
-     * again; download is a read-back: it returns when `dst` is filled. */
+     * again; download is a read-back: it returns when `dst` is filled, with zeros by a device that
+     * does not compute. */
     enum oom_status (*upload)(struct oom_device *dev, oom_devptr dst, const void *src,
                               uint64_t bytes, struct oom_stream *stream);
     enum oom_status (*download)(struct oom_device *dev, void *dst, oom_devptr src, uint64_t bytes,
@@ -136,8 +162,9 @@ struct oom_device_api {
                                    struct oom_event *event);
     enum oom_status (*sync)(struct oom_device *dev); /* all streams */
 
-    /* query: OOM_OK when what was recorded has finished (or nothing was), else OOM_NOT_READY,
-     * which is an answer and leaves no failure record. */
+    /* stream_destroy finishes the stream's work first and destroys it even when it then returns a
+     * failure of queued work. query: OOM_OK when what was recorded has finished (or nothing was),
+     * else OOM_NOT_READY, which is an answer and leaves no failure record. */
     enum oom_status (*event_create)(struct oom_device *dev, struct oom_event **out);
     enum oom_status (*event_destroy)(struct oom_device *dev, struct oom_event *event);
     enum oom_status (*event_record)(struct oom_device *dev, struct oom_event *event,

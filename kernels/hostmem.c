@@ -13,6 +13,7 @@ struct header {
 
 static _Atomic uint64_t bytes_current;
 static _Atomic uint64_t bytes_peak;
+static _Atomic uint64_t allocations;
 static _Atomic uint64_t fail_countdown;
 
 static struct header *header_of(void *block) {
@@ -40,6 +41,7 @@ void *oom_host_alloc(size_t bytes) {
     if (header == NULL) return NULL;
     header->bytes = bytes;
     count(bytes);
+    atomic_fetch_add(&allocations, 1);
     return (char *)header + ALIGNMENT;
 }
 
@@ -80,6 +82,10 @@ uint64_t oom_host_bytes_current(void) {
 
 uint64_t oom_host_bytes_peak(void) {
     return atomic_load(&bytes_peak);
+}
+
+uint64_t oom_host_allocations(void) {
+    return atomic_load(&allocations);
 }
 
 void oom_host_peak_reset(void) {

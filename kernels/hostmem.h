@@ -21,6 +21,8 @@ char *oom_host_strdup(const char *text);
 uint64_t oom_host_bytes_current(void);
 uint64_t oom_host_bytes_peak(void);
 void oom_host_peak_reset(void);
+/* Successful calls of alloc, calloc and realloc since the start. */
+uint64_t oom_host_allocations(void);
 
 /* Tests only: makes the n-th allocation from now fail (1 is the next one; 0 switches it off). */
 void oom_host_fail_at(uint64_t n);

@@ -6,4 +6,5 @@
 #define OOM_SCENARIO_MAP(X) \
     X(large_batch, "scenarios/large-batch.md") \
     X(stale_cache, "scenarios/stale-cache.md") \
-    X(accumulation, "scenarios/accumulation.md")
+    X(accumulation, "scenarios/accumulation.md") \
+    X(fragmentation, "scenarios/fragmentation.md")

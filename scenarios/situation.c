@@ -289,8 +289,9 @@ static enum oom_status add_row(struct listing *l, const struct oom_row *row) {
     OOM_TRY(add(l, &added));
     struct oom_case *c = &added->the_case;
     enum oom_status status = row->make(row->small ? &l->small : &l->asked, row, c);
-    if (status == OOM_OK) status = row->make(&l->small, row, &guards);
     name_row(l, row, c->id);
+    if (row->table) return skip_if_unfit(status, added);
+    if (status == OOM_OK) status = row->make(&l->small, row, &guards);
     c->guards = guards.mitigated;
     c->has_guards = true;
     if (status == OOM_OK) status = make_room_for_guards(&c->guards);

@@ -35,6 +35,7 @@ struct oom_row {
     enum oom_model_kind model;
     bool quick; /* also under --quick */
     bool small; /* always at --quick size: the place of its OOM is searched */
+    bool table; /* made on the dry device alone: no guards */
     enum oom_status (*make)(struct oom_situation *situation, const struct oom_row *row,
                             struct oom_case *out);
     int choice;                                        /* make()'s own: a rule, a variant */

@@ -2,7 +2,7 @@
  * stale-cache.c: after an out-of-memory the memory seems gone. It is not: a reference still holds
  * the failed step's tensors, or the allocator's cache holds segments of shapes nobody wants now.
  */
-#include "scenarios/situation.h"
+#include "scenarios/cure-table.h"
 
 enum { BATCH = 64 };
 
@@ -92,6 +92,14 @@ static enum oom_status make_near_limit(struct oom_situation *s, const struct oom
                                "succeeds at every capacity");
 }
 
+/* ---- foreign, under every cure: no setting helps a consumer outside the allocator ---- */
+
+static enum oom_status make_visitor(struct oom_situation *s, const struct oom_row *row,
+                                    struct oom_case *out) {
+    (void)row;
+    return oom_cure_table_case(s, "visitor", out);
+}
+
 /* ---- the tables ---- */
 
 #define GPT OOM_MODEL_GPT
@@ -102,6 +110,7 @@ static const struct oom_row rows[] = {
     {"cache_release", "held", MLP, .make = make_held},
     {"cache_release", "foreign", GPT, .quick = true, .make = make_foreign},
     {"cache_release", "foreign", MLP, .make = make_foreign},
+    {"cures", "foreign", GPT, .quick = true, .table = true, .make = make_visitor},
     {"cache_release", "near_limit", GPT, .quick = true, .make = make_near_limit},
     {"cache_release", "near_limit", MLP, .make = make_near_limit},
     {0},

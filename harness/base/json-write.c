@@ -254,6 +254,13 @@ void oom_json_null(struct oom_json_writer *writer) {
     if (value_begin(writer)) emit_text(writer, "null");
 }
 
+void oom_json_raw(struct oom_json_writer *writer, const char *text, size_t bytes) {
+    if (!value_begin(writer)) return;
+    while (bytes > 0 && (text[bytes - 1] == '\n' || text[bytes - 1] == ' ')) bytes--;
+    if (bytes == 0) fail(writer, OOM_INVALID, "an empty value");
+    emit(writer, text, bytes);
+}
+
 void oom_json_put_string(struct oom_json_writer *writer, const char *key, const char *text) {
     oom_json_key(writer, key);
     oom_json_string(writer, text);

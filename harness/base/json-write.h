@@ -59,6 +59,8 @@ void oom_json_int64(struct oom_json_writer *writer, int64_t value);
 void oom_json_uint64(struct oom_json_writer *writer, uint64_t value);
 void oom_json_bool(struct oom_json_writer *writer, bool value);
 void oom_json_null(struct oom_json_writer *writer);
+/* A whole value that is JSON already, on one line. */
+void oom_json_raw(struct oom_json_writer *writer, const char *text, size_t bytes);
 
 /* Key and value at once, for objects. */
 void oom_json_put_string(struct oom_json_writer *writer, const char *key, const char *text);

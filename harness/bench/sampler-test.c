@@ -11,7 +11,7 @@ void sampler_test(void);
 /* A clock that stands still but for what the work says it takes. */
 struct fake {
     double now;
-    int calls;
+    int calls, rests;
     char order[256];
 };
 
@@ -38,6 +38,13 @@ static enum oom_status work(void *context) {
     return OOM_OK;
 }
 
+static enum oom_status rest(void *context) {
+    struct fake *clock = ((struct item *)context)->clock;
+    clock->rests++;
+    clock->now += 100;
+    return OOM_OK;
+}
+
 static struct oom_sampler_options options_with(struct fake *clock) {
     struct oom_sampler_options options = oom_sampler_options_default();
     options.now = fake_now;
@@ -58,14 +65,15 @@ static void test_steady(void) {
     TEST("sampler: constant work stops at the least rounds; ratios are exact; order is shuffled");
     struct fake clock = {0};
     struct item a = {&clock, 0.25, 0, 'a', 0}, b = {&clock, 0.5, 0, 'b', 0};
-    struct oom_sampler_entry entries[] = {{"a", &a, work}, {"b", &b, work}};
+    struct oom_sampler_entry entries[] = {{"a", &a, work, rest}, {"b", &b, work, NULL}};
     struct oom_sampler_options options = options_with(&clock);
-    options.seconds = 1000;
+    options.seconds = 10000;
     struct oom_samples samples;
     CHECK_OK(oom_sampler_run(entries, 2, &options, &samples));
     CHECK(samples.steady);
     CHECK_EQ(samples.rounds, 10);
     CHECK_EQ(clock.calls, 22); /* one round of warm-up */
+    CHECK_EQ(clock.rests, 11); /* whose time is in no sample */
     struct oom_spread spread, ratio;
     CHECK_OK(oom_samples_spread(&samples, 1, &spread));
     CHECK(spread.median == 0.5 && spread.low == 0.5 && spread.high == 0.5);
@@ -79,7 +87,7 @@ static void test_limits(void) {
     TEST("sampler: restless work goes on to the most rounds, or to the time limit, all kept");
     struct fake clock = {0};
     struct item a = {&clock, 1, 1, 'a', 0};
-    struct oom_sampler_entry entry = {"a", &a, work};
+    struct oom_sampler_entry entry = {"a", &a, work, NULL};
     struct oom_sampler_options options = options_with(&clock);
     options.warmup = 0;
     options.most = 15;
@@ -92,7 +100,7 @@ static void test_limits(void) {
     oom_samples_free(&samples);
 
     struct item c = {&clock, 1, 1, 'c', 0};
-    struct oom_sampler_entry other = {"c", &c, work};
+    struct oom_sampler_entry other = {"c", &c, work, NULL};
     options.seconds = 70; /* 1 + 2 + ... + 12 = 78: no round begins after it */
     CHECK_OK(oom_sampler_run(&other, 1, &options, &samples));
     CHECK_EQ(samples.rounds, 12);
@@ -103,7 +111,7 @@ static void test_failures(void) {
     TEST("sampler: a failing entry, options out of range, no host memory: a status, nothing kept");
     struct fake clock = {0};
     struct item a = {&clock, 1, 0, 'a', 5};
-    struct oom_sampler_entry entry = {"a", &a, work};
+    struct oom_sampler_entry entry = {"a", &a, work, NULL};
     struct oom_sampler_options options = options_with(&clock);
     struct oom_samples samples;
     uint64_t before = oom_host_bytes_current();

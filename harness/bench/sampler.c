@@ -97,6 +97,8 @@ static enum oom_status run_round(struct sampling *s, bool keep) {
         double start = s->options.now(s->options.now_context);
         OOM_TRY(s->entries[entry].work(s->entries[entry].context));
         double took = s->options.now(s->options.now_context) - start;
+        if (s->entries[entry].rest != NULL)
+            OOM_TRY(s->entries[entry].rest(s->entries[entry].context));
         if (keep) s->seconds[(size_t)entry * (size_t)s->options.most + (size_t)s->rounds] = took;
     }
     if (keep) s->rounds++;

@@ -20,6 +20,7 @@ struct oom_sampler_entry {
     void *context;
     /* Does the work once; only the time of this call is taken. */
     enum oom_status (*work)(void *context);
+    enum oom_status (*rest)(void *context); /* after each, not timed; NULL: nothing */
 };
 
 struct oom_sampler_options {

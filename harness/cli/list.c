@@ -1,11 +1,14 @@
 /*
- * list.c: `oombench list`: scenarios, their cases and controls, models, rules, devices.
+ * list.c: `oombench list`: scenarios, their cases and controls, models, rules, devices; `oombench
+ * list settings`: the allocator's settings (list-settings.c).
  */
 #include "harness/cli/cli.h"
 
+#include "harness/cli/list-settings.h"
 #include "harness/cli/run-options.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static void list_models(void) {
     printf("\nmodels\n");
@@ -54,8 +57,15 @@ int oom_verb_list(int argc, char **argv) {
     if (status == OOM_OK) status = oom_run_command_parse(argc, argv, &command, globs);
     if (status == OOM_OK && command.help) {
         printf("usage: oombench list [GLOB...]   takes the options of run: "
-               "`oombench run --help`\n");
+               "`oombench run --help`\n"
+               "       oombench list settings    the allocator's settings in force, where each "
+               "comes from,\n                                 and what it does; --json FILE, - is "
+               "standard output\n");
         return OOM_EXIT_OK;
+    }
+    if (status == OOM_OK && command.glob_count == 1 && strcmp(globs[0], "settings") == 0) {
+        status = oom_list_settings(&command);
+        return status == OOM_OK ? OOM_EXIT_OK : oom_exit_for(status, "list");
     }
     if (status == OOM_OK) status = list_scenarios(&command);
     if (status != OOM_OK) return oom_exit_for(status, "list");

@@ -15,7 +15,7 @@
 
 struct plan_command {
     uint64_t capacity;
-    const char *alloc_conf, *json;
+    const char *alloc_conf, *profile, *json;
     int64_t batch;
     bool sgd, zeroed, help;
     int micro;
@@ -27,6 +27,9 @@ static const struct oom_option rows[] = {
      .environment = "OOMBENCH_CAPACITY", .help = "memory of the device"},
     {"alloc-conf", 0, OOM_OPTION_TEXT, AT(alloc_conf), .fallback = "", .metavar = "CONF",
      .environment = "OOMBENCH_ALLOC_CONF", .help = "settings of the caching allocator"},
+    {"profile", 0, OOM_OPTION_TEXT, AT(profile), .fallback = "pytorch-2.13", .metavar = "NAME",
+     .environment = "OOMBENCH_PROFILE",
+     .help = "whose decisions the caching allocator makes: pytorch-2.13, pytorch-2.11, fixed"},
     {"micro", 0, OOM_OPTION_INT, AT(micro), .min = 0, .max = 1048576, .fallback = "0",
      .metavar = "N", .help = "accumulate over micro-batches of N samples; 0: the batch in one"},
     {"sgd", 0, OOM_OPTION_FLAG, AT(sgd), .help = "SGD with momentum (default: AdamW)"},
@@ -57,6 +60,7 @@ static enum oom_status fits(void *context, int64_t size, bool *out) {
 
 static enum oom_status make(const struct plan_command *c, struct answer *a) {
     struct oom_allocator_settings settings = oom_allocator_settings_default();
+    OOM_TRY(oom_profile_find(c->profile, &settings.profile));
     OOM_TRY(oom_allocator_settings_parse(c->alloc_conf, &settings));
     a->request = (struct oom_plan_request){
         .trainer = {.spec = a->spec,

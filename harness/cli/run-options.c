@@ -30,6 +30,10 @@ static const struct oom_option rows[] = {
     {"full", 0, OOM_OPTION_FLAG, AT(full), .help = "truths from 64 distinct samples, not 16"},
     {"control", 0, OOM_OPTION_TEXT, AT(control), .metavar = "NAME",
      .help = "runs the cases of this wrong twin with the mistake in: they end not ok, exit 1"},
+    {"inject-oom", 0, OOM_OPTION_TEXT, AT(inject), .metavar = "N|every|p=X",
+     .help =
+         "makes an allocation of the mitigated steps fail: the N-th, every one in turn (one run "
+         "each: best with --quick and one case), or each with probability X by the seed"},
     {"model", 'm', OOM_OPTION_TEXT, AT(model), .metavar = "MODEL",
      .help = "only this model, its keys in place of the scenario's: gpt,layers=4,width=64"},
     {"data", 0, OOM_OPTION_PATH, AT(data), .metavar = "FILE",
@@ -38,7 +42,11 @@ static const struct oom_option rows[] = {
      .help = "of data, weights and dropout"},
     {"alloc-conf", 0, OOM_OPTION_TEXT, AT(alloc_conf), .fallback = "", .metavar = "CONF",
      .environment = "OOMBENCH_ALLOC_CONF",
-     .help = "settings of the caching allocator, as in PYTORCH_CUDA_ALLOC_CONF"},
+     .help = "settings of the caching allocator, as in PYTORCH_CUDA_ALLOC_CONF; `oombench list "
+             "settings` shows what comes of it"},
+    {"profile", 0, OOM_OPTION_TEXT, AT(profile), .fallback = "pytorch-2.13", .metavar = "NAME",
+     .environment = "OOMBENCH_PROFILE",
+     .help = "whose decisions the caching allocator makes: pytorch-2.13, pytorch-2.11, fixed"},
     {"threads", 't', OOM_OPTION_INT, AT(threads), .min = 0, .max = 1024, .fallback = "0",
      .help = "0: as many as this process may use; results do not depend on it"},
     {"isa", 0, OOM_OPTION_CHOICE, AT(isa), .names = isa_names, .fallback = "auto",
@@ -51,6 +59,11 @@ static const struct oom_option rows[] = {
      .help = "of a scenario; 0: by its size"},
     {"format", 'f', OOM_OPTION_CHOICE, AT(format), .names = format_names, .fallback = "table",
      .help = "on standard output"},
+    {"snapshot", 0, OOM_OPTION_PATH, AT(snapshot), .metavar = "FILE",
+     .help = "what the allocator remembers of the first case's failed run, in PyTorch's snapshot "
+             "format: for its viewer, and for `oombench replay`"},
+    {"traces", 0, OOM_OPTION_FLAG, AT(traces),
+     .help = "the failed run of each case into --json's file, for `oombench replay --part ID`"},
     {"tap", 0, OOM_OPTION_PATH, AT(tap), .metavar = "FILE",
      .help = "TAP 13 beside it; - is "
              "standard output"},
@@ -117,6 +130,8 @@ static enum oom_status check_texts(struct oom_run_command *c) {
         oom_source_close(&source);
     }
     c->options.settings = oom_allocator_settings_default();
+    if (c->inject != NULL) OOM_TRY(oom_injection_parse(c->inject, &c->options.injection));
+    OOM_TRY(oom_profile_find(c->profile, &c->options.settings.profile));
     OOM_TRY(oom_allocator_settings_parse(c->alloc_conf, &c->options.settings));
     c->options.settings.trace_entries = 1024;
     if (c->require != NULL && strcmp(c->require, "cuda") != 0 && strcmp(c->require, "host") != 0) {
@@ -156,6 +171,8 @@ enum oom_status oom_run_command_parse(int argc, char **argv, struct oom_run_comm
     if (c->help) return OOM_OK;
     OOM_TRY(check_device(c));
     OOM_TRY(check_control(c));
+    c->alloc_conf_from = sources[row_of("alloc-conf")];
+    c->profile_from = sources[row_of("profile")];
     choose_capacity(c, sources[row_of("capacity")]);
     OOM_TRY(check_capacity(c));
     OOM_TRY(check_texts(c));
@@ -175,6 +192,10 @@ bool oom_run_selects(const struct oom_run_command *c, const char *id) {
 /* With --control the twin's row stands for the case it spoils: chosen by either's name. */
 static bool row_selected(const struct oom_run_command *c, const struct oom_scenario_case *row) {
     if (c->chosen_control != OOM_CONTROL_NONE && row->control != c->chosen_control) return false;
+    if (oom_injection_on(&c->options.injection) && row->control != OOM_CONTROL_NONE &&
+        c->chosen_control == OOM_CONTROL_NONE) {
+        return false; /* what a twin turns is pinned without other failures */
+    }
     return oom_run_selects(c, row->the_case.id);
 }
 
@@ -214,7 +235,9 @@ void oom_run_announce(const struct oom_run_command *c, const struct oom_scenario
 }
 
 double oom_run_timeout(const struct oom_run_command *c, const struct oom_scenario *scenario) {
+    static const double a_day = 24 * 3600;
     if (c->timeout > 0) return c->timeout;
+    if (c->options.injection.every) return a_day; /* as many runs as there are allocations */
     double scale = (double)c->capacity / (double)OOM_DEFAULT_CAPACITY;
     double slow = c->isa == OOM_ISA_BASE ? 40 : 10; /* emulated fma; a loaded machine */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -11,14 +11,15 @@
 
 struct oom_run_command {
     /* as given */
-    const char *device, *alloc_conf, *data, *model, *control, *require;
+    const char *device, *alloc_conf, *profile, *data, *model, *control, *require, *inject;
     uint64_t capacity, seed;
     int threads, isa, schedule, format;
-    bool quick, full, help;
+    bool quick, full, traces, help;
     double timeout;
-    const char *tap, *json, *junit;
+    const char *tap, *json, *junit, *snapshot;
 
     /* made from it */
+    enum oom_option_source alloc_conf_from, profile_from;
     struct oom_run_options options;
     enum oom_control chosen_control;
     struct oom_report_paths paths;

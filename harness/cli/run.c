@@ -112,13 +112,18 @@ static enum oom_status announce_all(struct run *run) {
     return run->told != NULL ? OOM_OK : no_memory();
 }
 
-static double most_need(const struct run *run) {
+/* Bytes of the largest run there will be. */
+static double most_bytes(const struct run *run) {
     double most = 0;
     for (int i = 0; oom_scenarios[i] != NULL; i++) {
-        double need = oom_scenarios[i]->most_need;
-        if (!may_match(&run->command, oom_scenarios[i]->name)) continue;
+        const struct oom_scenario *scenario = oom_scenarios[i];
+        double need = scenario->most_need, capacity = (double)run->command.capacity;
+        if (!may_match(&run->command, scenario->name)) continue;
         if (run->command.quick && need > 1.5) need = 1.5;
-        if (need > most) most = need;
+        if (!run->command.quick && capacity < (double)scenario->least_capacity) {
+            capacity = (double)scenario->least_capacity;
+        }
+        if ((need + 0.5) * capacity > most) most = (need + 0.5) * capacity;
     }
     return most;
 }
@@ -127,7 +132,7 @@ static double most_need(const struct run *run) {
  * anything is sized for it. */
 static enum oom_status check_memory(const struct run *run) {
     char capacity[16], needed[16], there[16];
-    double bytes = (most_need(run) + 0.5) * (double)run->command.capacity;
+    double bytes = most_bytes(run);
     struct oom_memory_limit limit = oom_memory_limit_read("/proc", "/sys/fs/cgroup");
     if (bytes <= (double)limit.bytes) return OOM_OK;
     uint64_t whole = bytes < 0x1p63 ? (uint64_t)bytes : UINT64_MAX;
@@ -234,7 +239,7 @@ static void report_missing(struct run *run, const struct part *part,
 }
 
 static enum oom_status run_part(struct run *run, const struct part *part) {
-    char **argv = oom_host_calloc((size_t)run->argc + 4, sizeof *argv);
+    char **argv = oom_host_calloc((size_t)run->argc + 5, sizeof *argv);
     struct oom_process_result *result = oom_host_alloc(sizeof *result);
     enum oom_status status = OOM_HOST_NOMEM;
     if (argv != NULL && result != NULL) {
@@ -243,6 +248,8 @@ static enum oom_status run_part(struct run *run, const struct part *part) {
         argv[argc++] = (char *)(uintptr_t) "scenario";
         argv[argc++] = (char *)(uintptr_t)part->scenario->name;
         for (int i = 0; i < run->argc; i++) argv[argc++] = run->argv[i];
+        bool first = part == run->parts; /* one snapshot, of the first case of all */
+        if (!first) argv[argc++] = (char *)(uintptr_t) "--snapshot=";
         const char *const environment[] = {run->temporary, NULL};
         struct oom_process_options options = {.argv = argv,
                                               .environment = environment,
@@ -291,7 +298,9 @@ static enum oom_status run_all(struct run *run, enum oom_status there) {
                                       .seed = c->seed,
                                       .threads = c->threads,
                                       .cpus = (int)sysconf(_SC_NPROCESSORS_ONLN),
-                                      .capabilities = capabilities};
+                                      .capabilities = capabilities,
+                                      .traces =
+                                          c->traces ? run->temporary + strlen("TMPDIR=") : NULL};
     enum oom_status status =
         oom_reporter_open(&c->paths, &context, run->announced, run->total, &run->reporter);
     if (status != OOM_OK) return status == OOM_IO ? OOM_USAGE : status;
@@ -302,10 +311,10 @@ static enum oom_status run_all(struct run *run, enum oom_status there) {
     for (int i = 0; there == OOM_OK && i < run->part_count && status == OOM_OK; i++) {
         status = run_part(run, &run->parts[i]);
     }
-    if (directory[0] != 0) oom_directory_remove(directory);
     run->totals = oom_reporter_totals(run->reporter);
     enum oom_status closed = oom_reporter_close(run->reporter);
     run->reporter = NULL;
+    if (directory[0] != 0) oom_directory_remove(directory);
     return status != OOM_OK ? status : closed;
 }
 

@@ -10,7 +10,9 @@
 #include "harness/report/record.h"
 #include "kernels/hostmem.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { LINES_FD = 3 };
 
@@ -34,14 +36,31 @@ static enum oom_status tell_record(FILE *lines, const struct oom_case_record *re
 }
 
 static enum oom_status run_row(struct oom_court *court, const struct oom_run_command *command,
-                               struct oom_scenario_case *row, struct oom_case_record *record) {
+                               struct oom_scenario_case *row, bool is_first,
+                               struct oom_case_record *record) {
     const char *extra[] = {"--control", oom_control_name(row->control), NULL};
     oom_run_announce(command, row, record);
     if (row->skip[0] != 0) return OOM_OK; /* announced as skipped, with the reason */
     if (row->control != OOM_CONTROL_NONE) row->the_case.extra = extra;
+    char trace[PATH_MAX];
+    struct oom_exports exports = {0};
+    if (command->traces && row->control == OOM_CONTROL_NONE) {
+        const char *directory = getenv("TMPDIR"); /* the parent's, which reads it there */
+        oom_trace_path(directory != NULL ? directory : "/tmp", row->the_case.id, trace,
+                       sizeof trace);
+        exports.trace = trace;
+    }
+    if (is_first && command->snapshot != NULL && command->snapshot[0] != 0) {
+        exports.snapshot = command->snapshot;
+    }
+    if (exports.trace != NULL || exports.snapshot != NULL) row->the_case.exports = &exports;
     oom_failure_clear();
-    enum oom_status status = oom_case_run(court, &row->the_case, record);
+    const struct oom_injection *injection = &command->options.injection;
+    enum oom_status status = oom_injection_on(injection)
+                                 ? oom_case_inject(court, &row->the_case, injection, record)
+                                 : oom_case_run(court, &row->the_case, record);
     row->the_case.extra = NULL;
+    row->the_case.exports = NULL;
     if (status != OOM_OK) {
         record->outcome = OOM_OUTCOME_ERROR;
         snprintf(record->reason, sizeof record->reason, "%.200s", oom_failure_last()->message);
@@ -64,7 +83,7 @@ static enum oom_status run_rows(const struct oom_run_command *command,
     enum oom_status status = record != NULL ? OOM_OK : oom_fail(OOM_HOST_NOMEM, "a record");
     for (int i = 0; i < docket->count && status == OOM_OK; i++) {
         hearing.id = docket->rows[i].the_case.id;
-        status = run_row(court, command, &docket->rows[i], record);
+        status = run_row(court, command, &docket->rows[i], i == 0, record);
         if (status == OOM_OK) status = tell_record(lines, record);
     }
     oom_host_free(record);

@@ -5,7 +5,7 @@
 #ifndef OOM_HARNESS_CLI_SCENARIO_H
 #define OOM_HARNESS_CLI_SCENARIO_H
 
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 #include "harness/verify/case.h"
 
 /* The options that shape a scenario's cases. */
@@ -21,6 +21,7 @@ struct oom_run_options {
     const char *data;  /* NULL: generated */
     const char *model; /* NULL: the scenario's; else a model's text whose keys win */
     bool quick, full;
+    struct oom_injection injection; /* into every mitigated run; none: all zero */
 };
 
 /* One row of a scenario: a case, or a wrong twin of one. */
@@ -43,9 +44,10 @@ void oom_docket_free(struct oom_docket *docket);
 
 struct oom_scenario {
     const char *name;
-    const char *summary; /* one line: what happens here */
-    double seconds;      /* about, at the default capacity on two cores */
-    double most_need;    /* the largest need of its cases: memory of the references / capacity */
+    const char *summary;     /* one line: what happens here */
+    double seconds;          /* about, at the default capacity on two cores */
+    uint64_t least_capacity; /* bytes it takes at least, whatever --capacity says; 0: nothing */
+    double most_need; /* the largest need of its cases: memory of the references / capacity */
     /* Adds the rows, in the order they are run; every figure is derived from the options. */
     enum oom_status (*list)(const struct oom_run_options *options, struct oom_docket *docket);
     const char *lesson; /* its Markdown, embedded */

@@ -5,7 +5,7 @@
 #include "harness/cli/cli.h"
 
 #include "harness/base/options.h"
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 #include "harness/verify/job.h"
 #include "kernels/hostmem.h"
 

@@ -12,7 +12,7 @@ void allocator_oom_test(void);
 /* ---- running out ---- */
 
 static int actions(const char *expected) {
-    static const char letters[] = {'a', 'r', 'c', 'S', 'F', 'O'};
+    static const char letters[] = {'a', 'r', 'c', 'S', 'F', 'M', 'U', 'O'};
     int n = 0;
     uint64_t count = oom_allocator_trace_count(a), length = strlen(expected);
     if (count < length) return -1;
@@ -229,15 +229,15 @@ static void paragraph(void) {
         .tag_bytes = {[OOM_TAG_PARAMETER] = 50 << 20, [OOM_TAG_ACTIVATION] = 100 << 20}};
     char text[600];
     TEST("report: the paragraph");
-    int length = oom_report_text(&report, text, sizeof text);
+    int length = oom_report_line(&report, text, sizeof text);
     CHECK_STR(text,
               "Out of memory: wanted 20.00 MiB for layer 3 gelu (activation), allocation 417; "
               "12.00 MiB free on the device of 192.00 MiB; 150.00 MiB live, 30.00 MiB cached in 14 "
               "pieces, the largest 3.00 MiB. Live by purpose: parameter 50.00 MiB, activation "
               "100.00 MiB.");
     CHECK_EQ(length, strlen(text));
-    CHECK_EQ(oom_report_text(&report, NULL, 0), length);
-    CHECK_EQ(oom_report_text(&report, text, 10), length);
+    CHECK_EQ(oom_report_line(&report, NULL, 0), length);
+    CHECK_EQ(oom_report_line(&report, text, 10), length);
     CHECK_STR(text, "Out of me");
     struct oom_report more = report;
     more.limit = 180 << 20;
@@ -246,7 +246,7 @@ static void paragraph(void) {
     more.requested = 1000;
     more.injected = true;
     more.cached_pieces = 1;
-    oom_report_text(&more, text, sizeof text);
+    oom_report_line(&more, text, sizeof text);
     CHECK(strstr(text, "wanted 1000 B for layer 3 gelu (activation), allocation 417, as a segment "
                        "of 20.00 MiB; ") != NULL);
     CHECK(strstr(text, "where this allocator may hold 180.00 MiB; ") != NULL);
@@ -254,7 +254,7 @@ static void paragraph(void) {
                        "was given back first.") != NULL);
     CHECK(strstr(text, "injected") != NULL);
     more.valid = false;
-    oom_report_text(&more, text, sizeof text);
+    oom_report_line(&more, text, sizeof text);
     CHECK_STR(text, "No out-of-memory error has happened.");
 }
 

@@ -1,7 +1,7 @@
 /*
  * allocator.h: the caching allocator, over any device, modelled on PyTorch's to the byte
- * (decisions of profile `pytorch-2.13`: rounding, pools, segments, best fit, split, merge, the
- * retry chain, release of cached blocks, statistics, trace).
+ * (rounding, pools, segments, expandable segments, best fit, split, merge, streams, the retry
+ * chain, release of cached blocks, statistics, trace). settings.h says whose decisions it makes.
  *
  * The allocator owns the segments it takes from the device and all blocks within; a caller owns a
  * block from alloc to free. It borrows the device, which must outlive it. Not thread-safe.
@@ -12,6 +12,8 @@
 #ifndef OOM_HARNESS_MEMORY_ALLOCATOR_H
 #define OOM_HARNESS_MEMORY_ALLOCATOR_H
 
+#include "harness/memory/fragmentation.h"
+#include "harness/memory/settings.h"
 #include "kernels/device.h"
 
 #include <stdbool.h>
@@ -40,37 +42,6 @@ const char *oom_tag_name(enum oom_tag tag);
 
 struct oom_allocator;
 
-/* ---- settings ---- */
-
-enum { OOM_ROUNDUP_CLASSES = 16 };
-
-/* Begin with oom_allocator_settings_default(), never with zeros. */
-struct oom_allocator_settings {
-    uint64_t trace_entries; /* ring of the newest events; 0: no trace */
-    uint64_t guard_bytes;   /* guard region on each side of every block, multiple of 512, at most
-                               1 GiB; 0: none. Guards change block sizes, and so what fits. */
-    char conf[256];         /* the settings string as given, for reports */
-
-    /* The keys of the string, as PyTorch documents them; sizes in bytes. */
-    uint64_t max_split_size;             /* UINT64_MAX: no limit, the default */
-    uint64_t max_non_split_rounding;     /* 20 MiB */
-    uint64_t large_segment_size;         /* 20 MiB */
-    double garbage_collection_threshold; /* in (0, 1); 0: off. Acts only beside a fraction < 1 */
-    double per_process_memory_fraction;  /* in [0, 1]; 1: no limit beside the device's */
-    uint32_t roundup_power2_divisions[OOM_ROUNDUP_CLASSES]; /* by floor(log2 MiB), 0: none */
-};
-
-/* The defaults: no guards, a trace of 65536 events, an empty string, PyTorch's own values. */
-struct oom_allocator_settings oom_allocator_settings_default(void);
-
-/* Parses the grammar of PYTORCH_CUDA_ALLOC_CONF, strictly: a bad string is OOM_USAGE and the
- * failure names key, column, what is allowed and what PyTorch would have done with it. Only the
- * keys implemented are accepted. As in PyTorch, a new string sets the keys that it does
- * not name back to their defaults, but for large_segment_size_mb and per_process_memory_fraction,
- * which keep what *settings has. *settings is untouched on failure. */
-enum oom_status oom_allocator_settings_parse(const char *conf,
-                                             struct oom_allocator_settings *settings);
-
 /* ---- life ---- */
 
 /* settings NULL: the defaults. Settings out of range are OOM_USAGE. */
@@ -84,7 +55,8 @@ struct oom_device *oom_allocator_device(const struct oom_allocator *allocator);
 
 /* bytes > 0; 0 gives *out = 0 and touches nothing. `site` names the allocation for people
  * ("layer 3 gelu"); the string is copied where it is kept (63 characters). A block is reused only
- * on its own stream; before it is freed, what other streams do with it must have finished. */
+ * on its own stream; what other streams do with it must be told (record_stream) or finished before
+ * it is freed. */
 enum oom_status oom_allocator_alloc(struct oom_allocator *allocator, uint64_t bytes,
                                     struct oom_stream *stream, enum oom_tag tag, const char *site,
                                     oom_devptr *out);
@@ -92,7 +64,24 @@ enum oom_status oom_allocator_alloc(struct oom_allocator *allocator, uint64_t by
  * damage is counted for oom_allocator_guards_check. */
 enum oom_status oom_allocator_free(struct oom_allocator *allocator, oom_devptr ptr);
 
-/* Gives all wholly unused segments back to the device (PyTorch's empty_cache). */
+/* Another stream uses the block as well: once freed, it stays "pending free" until everything that
+ * this stream had queued at the time of the free has run. Its own stream is ignored. */
+enum oom_status oom_allocator_record_stream(struct oom_allocator *allocator, oom_devptr ptr,
+                                            struct oom_stream *stream);
+
+/* Private pools (PyTorch's MemPool and graph pools): later allocations come from pool `id`, whose
+ * segments serve nobody else, until another one is chosen; {0, 0} are the default pools. A pool is
+ * made at first use. Segments of a pool in use are never given back by retries or a release. */
+struct oom_pool_id {
+    uint64_t a, b;
+};
+
+enum oom_status oom_allocator_pool_use(struct oom_allocator *allocator, struct oom_pool_id id);
+/* Nobody will allocate from it any more: its cached segments may be given back from now on. */
+enum oom_status oom_allocator_pool_retire(struct oom_allocator *allocator, struct oom_pool_id id);
+
+/* Waits for the streams that freed blocks wait for, then gives all wholly unused segments, and of
+ * expandable ones all wholly unused pages, back to the device (PyTorch's empty_cache). */
 enum oom_status oom_allocator_release_cached(struct oom_allocator *allocator);
 
 /* Tests and injection: the n-th *device* allocation attempt from now fails with OOM_NOMEM
@@ -128,13 +117,25 @@ struct oom_allocator_stats {
 #undef X
     struct oom_counter oversize_allocations, oversize_segments;
     uint64_t num_alloc_retries, num_ooms, num_sync_all_streams, num_device_alloc, num_device_free;
-    uint64_t tag_current[OOM_TAG_COUNT]; /* allocated bytes by tag, now */
+    uint64_t num_oom_rejections;                /* by throw_on_cudamalloc_oom */
+    uint64_t lowest_allocated, lowest_reserved; /* allocated and reserved bytes at the moment of the
+                                                   least allocated / reserved; 0, 0: none yet */
+    uint64_t tag_current[OOM_TAG_COUNT];        /* allocated bytes by tag, now */
     uint64_t tag_at_peak[OOM_TAG_COUNT]; /* the same at the moment of the highest allocated_bytes */
     uint64_t allocations;                /* successful and failed calls of alloc since the start */
 };
 
 const struct oom_allocator_stats *oom_allocator_stats(const struct oom_allocator *allocator);
 void oom_allocator_reset_peaks(struct oom_allocator *allocator);
+/* torch.cuda.reset_accumulated_memory_stats: sums and event counts to 0. */
+void oom_allocator_reset_accumulated(struct oom_allocator *allocator);
+
+/* Every key of torch.cuda.memory_stats with its value, sorted by key, as PyTorch flattens it
+ * ("active.all.current"). Stops at the first status that is not OOM_OK. */
+enum oom_status oom_allocator_memory_stats(const struct oom_allocator *allocator,
+                                           enum oom_status (*visit)(const char *key, int64_t value,
+                                                                    void *context),
+                                           void *context);
 
 /* ---- the report of the last OOM ---- */
 
@@ -157,12 +158,24 @@ struct oom_report {
     uint64_t cached;      /* reserved and free: what fragmentation holds back */
     uint64_t cached_pieces;            /* in how many free blocks */
     uint64_t largest_cached;           /* the largest of them */
+    uint64_t largest_usable;           /* of the request's own pool and stream */
+    uint64_t private_cached;           /* of the cached bytes those in private pools */
     uint64_t tag_bytes[OOM_TAG_COUNT]; /* live bytes by tag */
+    bool rejected; /* by throw_on_cudamalloc_oom: nothing was tried, nothing given back */
+    struct oom_fragmentation fragmentation; /* the state, and who pins what */
+    struct oom_allocator_settings settings; /* in force */
 };
 
 const struct oom_report *oom_allocator_report(const struct oom_allocator *allocator);
-/* One paragraph for people: human sizes, no trailing newline. Returns as snprintf. */
+/* For people, human sizes. The line: what was wanted and what there was, as the failure record has
+ * it. The text: that line, then one each of fragmentation, pins, settings in force and advice,
+ * which hangs on the settings and the state. No trailing newline. Both return as snprintf. */
+int oom_report_line(const struct oom_report *report, char *out, size_t n);
 int oom_report_text(const struct oom_report *report, char *out, size_t n);
+/* The same moment in PyTorch's own words, as the profile has them. What other processes hold is
+ * left out, as PyTorch does where the driver's library does not answer. Returns as snprintf. */
+int oom_report_pytorch_text(const struct oom_report *report, enum oom_profile profile, char *out,
+                            size_t n);
 
 /* ---- trace and inspection ---- */
 
@@ -172,7 +185,10 @@ int oom_report_text(const struct oom_report *report, char *out, size_t n);
     X(FREE_COMPLETED, "free_completed") \
     X(SEGMENT_ALLOC, "segment_alloc") \
     X(SEGMENT_FREE, "segment_free") \
-    X(OOM, "oom")
+    X(SEGMENT_MAP, "segment_map") \
+    X(SEGMENT_UNMAP, "segment_unmap") \
+    X(OOM, "oom") \
+    X(SNAPSHOT, "snapshot")
 
 enum oom_action {
 #define X(id, name) OOM_ACTION_##id,
@@ -186,8 +202,9 @@ struct oom_trace_event {
     enum oom_action action;
     enum oom_tag tag;
     uint64_t address; /* of block or segment; for oom the device's free bytes */
-    uint64_t bytes;   /* alloc, free: as requested; oom: rounded; segment: its size */
+    uint64_t bytes;   /* alloc, free: as requested; oom: rounded; segment, map: its size */
     uint64_t stream;  /* number: 0 is the default stream */
+    struct oom_pool_id pool;
     uint64_t time_us; /* monotonic, from the allocator's creation */
     char site[64];
 };
@@ -199,16 +216,20 @@ const struct oom_trace_event *oom_allocator_trace_at(const struct oom_allocator 
                                                      uint64_t i);
 
 struct oom_block_view {
-    uint64_t segment, segment_bytes; /* address and size of the segment it lies in */
-    bool small_pool;
+    uint64_t segment, segment_bytes; /* address and size of the segment it lies in; of an
+                                        expandable one, of the mapped run of pages */
+    bool small_pool, expandable;
+    uint64_t stream; /* number, of the segment */
+    struct oom_pool_id pool;
     uint64_t address, bytes, requested;
     bool allocated;
+    bool pending; /* freed, but other streams are not done with it: active, not allocated */
     enum oom_tag tag;
     const char *site; /* valid during the visit */
 };
 
-/* Every block, segments in order of address. Stops at the first status that is not OOM_OK. With
- * guards `address` is the block's own: what alloc gave lies guard_bytes above. */
+/* Every mapped block, segments in order of address. Stops at the first status that is not OOM_OK.
+ * With guards `address` is the block's own: what alloc gave lies guard_bytes above. */
 enum oom_status oom_allocator_walk(const struct oom_allocator *allocator,
                                    enum oom_status (*visit)(const struct oom_block_view *block,
                                                             void *context),

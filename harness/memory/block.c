@@ -2,8 +2,6 @@
 
 #include "kernels/hostmem.h"
 
-#include <string.h>
-
 enum { SLAB_BLOCKS = 256, FIRST_BITS = 8 };
 
 struct oom_block_slab {
@@ -29,7 +27,6 @@ struct oom_block *oom_block_take(struct oom_block_store *store) {
     struct oom_block *block = store->unused;
     store->unused = block->next;
     store->unused_count--;
-    memset(block, 0, sizeof *block);
     return block;
 }
 
@@ -47,6 +44,27 @@ void oom_block_store_free(struct oom_block_store *store) {
     }
     store->unused = NULL;
     store->unused_count = 0;
+}
+
+struct oom_block *oom_block_cut(struct oom_block_store *store, struct oom_block *block,
+                                uint64_t size) {
+    struct oom_block *rest = oom_block_take(store);
+    *rest = *block;
+    rest->address += size;
+    rest->bytes -= size;
+    rest->prev = block;
+    if (rest->next != NULL) rest->next->prev = rest;
+    block->next = rest;
+    block->bytes = size;
+    return rest;
+}
+
+void oom_block_absorb_next(struct oom_block_store *store, struct oom_block *front) {
+    struct oom_block *gone = front->next;
+    front->bytes += gone->bytes;
+    front->next = gone->next;
+    if (front->next != NULL) front->next->prev = front;
+    oom_block_give(store, gone);
 }
 
 /* Addresses are multiples of 512; Fibonacci hashing spreads what is left (Knuth, TAOCP 3, 6.4). */

@@ -4,11 +4,22 @@
 
 #include <string.h>
 
-/* Sizes are counted in granules of 512 bytes. Bins 0..31 hold one size each; from 32 granules on
- * every octave has 32 bins, up to 2^61 bytes. */
-enum { GRANULE_SHIFT = 9, OCTAVE_BINS = 32, OCTAVE_SHIFT = 5, WORDS = 24, BINS = WORDS * 64 };
+/* Sizes are counted in granules of 512 bytes. Below 2048 granules (all of a small pool) each size
+ * has a bin, so that a bin's tree holds equals only; from there on every octave has 64, up to 2^61
+ * bytes. A second bit map says which words of the first have any bit. */
+enum {
+    GRANULE_SHIFT = 9,
+    EXACT_SHIFT = 11,
+    EXACT = 1 << EXACT_SHIFT,
+    OCTAVE_SHIFT = 6,
+    OCTAVE_BINS = 1 << OCTAVE_SHIFT,
+    BINS = EXACT + OCTAVE_BINS * (61 - GRANULE_SHIFT - EXACT_SHIFT),
+    WORDS = BINS / 64,
+    SUMMARY = (WORDS + 63) / 64
+};
 
 struct oom_free_bins {
+    uint64_t summary[SUMMARY];
     uint64_t used[WORDS];
     struct oom_tree bin[BINS];
 };
@@ -19,29 +30,59 @@ static struct oom_block *block_of(struct oom_tree_node *node) {
 
 static unsigned bin_of(uint64_t bytes) {
     uint64_t granules = bytes >> GRANULE_SHIFT;
-    if (granules < OCTAVE_BINS) return (unsigned)granules;
+    if (granules < EXACT) return (unsigned)granules;
     unsigned octave = 63u - (unsigned)__builtin_clzll(granules);
-    return (octave - OCTAVE_SHIFT + 1) * OCTAVE_BINS +
+    return EXACT + (octave - EXACT_SHIFT) * OCTAVE_BINS +
            ((unsigned)(granules >> (octave - OCTAVE_SHIFT)) & (OCTAVE_BINS - 1));
 }
 
-/* The nearest bin in use at or above (below) `bin`; BINS or more: none. */
+static void mark(struct oom_free_bins *bins, unsigned bin) {
+    unsigned word = bin / 64;
+    bins->used[word] |= (uint64_t)1 << bin % 64;
+    bins->summary[word / 64] |= (uint64_t)1 << word % 64;
+}
+
+static void unmark(struct oom_free_bins *bins, unsigned bin) {
+    unsigned word = bin / 64;
+    bins->used[word] &= ~((uint64_t)1 << bin % 64);
+    if (bins->used[word] == 0) bins->summary[word / 64] &= ~((uint64_t)1 << word % 64);
+}
+
+/* The first bit at or above `at`, or `count` of them: there is none. */
+static unsigned bit_from(const uint64_t *map, unsigned at, unsigned count) {
+    if (at >= count) return count;
+    unsigned word = at / 64;
+    uint64_t bits = map[word] & (~(uint64_t)0 << at % 64);
+    while (bits == 0 && ++word < (count + 63) / 64) bits = map[word];
+    return bits == 0 ? count : word * 64 + (unsigned)__builtin_ctzll(bits);
+}
+
+/* The last bit below `end`, or `none`. */
+static unsigned bit_below(const uint64_t *map, unsigned end, unsigned none) {
+    if (end == 0) return none;
+    unsigned word = (end - 1) / 64;
+    uint64_t bits = map[word] & (~(uint64_t)0 >> (63 - (end - 1) % 64));
+    while (bits == 0 && word > 0) bits = map[--word];
+    return bits == 0 ? none : word * 64 + 63u - (unsigned)__builtin_clzll(bits);
+}
+
+/* The nearest bin in use at or above (below) `bin`; BINS: none. */
 static unsigned used_from(const struct oom_free_bins *bins, unsigned bin) {
     if (bin >= BINS) return BINS;
-    unsigned word = bin / 64;
-    uint64_t bits = bins->used[word] & (~(uint64_t)0 << bin % 64);
-    while (bits == 0 && ++word < WORDS) bits = bins->used[word];
-    return bits == 0 ? (unsigned)BINS : word * 64 + (unsigned)__builtin_ctzll(bits);
+    uint64_t bits = bins->used[bin / 64] & (~(uint64_t)0 << bin % 64);
+    if (bits != 0) return bin / 64 * 64 + (unsigned)__builtin_ctzll(bits);
+    unsigned word = bit_from(bins->summary, bin / 64 + 1, WORDS);
+    return word == WORDS ? (unsigned)BINS : word * 64 + (unsigned)__builtin_ctzll(bins->used[word]);
 }
 
 static unsigned used_below(const struct oom_free_bins *bins, unsigned end) {
-    for (unsigned word = WORDS; word-- > 0;) {
-        if (word * 64 >= end) continue;
-        uint64_t bits = bins->used[word];
-        if (end - word * 64 < 64) bits &= ((uint64_t)1 << (end - word * 64)) - 1;
-        if (bits != 0) return word * 64 + 63u - (unsigned)__builtin_clzll(bits);
+    if (end % 64 != 0) {
+        uint64_t bits = bins->used[end / 64] & (((uint64_t)1 << end % 64) - 1);
+        if (bits != 0) return end / 64 * 64 + 63u - (unsigned)__builtin_clzll(bits);
     }
-    return BINS;
+    unsigned word = bit_below(bins->summary, end / 64, WORDS);
+    return word == WORDS ? (unsigned)BINS
+                         : word * 64 + 63u - (unsigned)__builtin_clzll(bins->used[word]);
 }
 
 enum oom_status oom_free_set_reserve(struct oom_free_set *set, uint32_t count) {
@@ -83,7 +124,7 @@ void oom_free_set_insert(struct oom_free_set *set, struct oom_block *block) {
         at = at->child[side];
     }
     oom_tree_link(&bins->bin[bin], &block->node, parent, side);
-    bins->used[bin / 64] |= (uint64_t)1 << bin % 64;
+    mark(bins, bin);
     set->count++;
 }
 
@@ -91,7 +132,7 @@ void oom_free_set_remove(struct oom_free_set *set, struct oom_block *block) {
     struct oom_free_bins *bins = set->streams[block->stream];
     unsigned bin = bin_of(block->bytes);
     oom_tree_unlink(&bins->bin[bin], &block->node);
-    if (bins->bin[bin].root == NULL) bins->used[bin / 64] &= ~((uint64_t)1 << bin % 64);
+    if (bins->bin[bin].root == NULL) unmark(bins, bin);
     set->count--;
 }
 

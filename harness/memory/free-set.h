@@ -1,10 +1,11 @@
 /*
  * free-set.h: the free blocks of one pool, ordered by (stream, size, segment counter, address):
- * the order in which PyTorch 2.13 searches and releases.
+ * the order in which PyTorch 2.13 searches and releases; that of 2.11, where all counters are 0.
  *
- * Blocks stay the allocator's; a set owns only its bins. Per stream, sizes fall into bins (32 to
- * an octave) with a bit map of those in use, and each bin is a tree, so a search costs the
- * logarithm of the blocks of about that size. Only oom_free_set_reserve can fail.
+ * Blocks stay the allocator's; a set owns only its bins. Per stream, sizes fall into bins (one for
+ * each size of a small pool, 64 to an octave above) with a bit map of those in use, and each bin is
+ * a tree, so a search costs the logarithm of the blocks of about that size. Only
+ * oom_free_set_reserve can fail.
  */
 #ifndef OOM_HARNESS_MEMORY_FREE_SET_H
 #define OOM_HARNESS_MEMORY_FREE_SET_H

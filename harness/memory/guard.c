@@ -90,7 +90,7 @@ enum oom_status oom_allocator_guards_check(struct oom_allocator *a, uint64_t *da
     for (struct oom_tree_node *node = oom_tree_end(&a->segments, 0); node != NULL;
          node = oom_tree_step(node, 1)) {
         for (struct oom_block *b = oom_segment_first(node); b != NULL; b = b->next) {
-            if (b->allocated) OOM_TRY(oom_guard_read(a, b, &count));
+            if (b->hold == OOM_HOLD_LIVE) OOM_TRY(oom_guard_read(a, b, &count));
         }
     }
     if (count > 0) (void)oom_fail(OOM_INVALID, "%s", a->guards_first);

@@ -87,12 +87,12 @@ static void damage(void) {
     block->prev->bytes -= 512;
     caught("does not follow");
     block->prev->bytes += 512;
-    block->allocated = false;
+    block->hold = OOM_HOLD_FREE;
     caught("not merged");
-    block->allocated = true;
-    block->prev->allocated = true;
+    block->hold = OOM_HOLD_LIVE;
+    block->prev->hold = OOM_HOLD_LIVE;
     caught("not in the table");
-    block->prev->allocated = false;
+    block->prev->hold = OOM_HOLD_FREE;
     oom_free_set_remove(&a->pools[OOM_POOL_SMALL].free, block->prev);
     caught("free");
     oom_free_set_insert(&a->pools[OOM_POOL_SMALL].free, block->prev);

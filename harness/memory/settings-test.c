@@ -5,6 +5,7 @@
 #include "harness/memory/fake-device.h"
 #include "kernels/testing.h"
 
+#include <math.h>
 #include <stdio.h>
 
 void settings_test(void);
@@ -117,12 +118,23 @@ static void slips(void) {
         {"roundup_power2_divisions:[>:2]", 27, "before '>'"},
         {"roundup_power2_divisions:[4:2,>:1,8:1]", 34, "last"},
         {"roundup_power2_divisions:[]", 27, "power of two"},
-        {"expandable_segments:True", 21, "not supported here yet"},
-        {"expandable_segments:true", 21, "allowed: False"},
-        {"backend:cudaMallocAsync", 9, "not supported here yet"},
-        {"backend:direct", 9, "allowed: native"},
-        {"pinned_num_register_threads:4", 1, "not supported here yet"},
-        {"throw_on_cudamalloc_oom:True", 1, "not supported here yet"},
+        {"expandable_segments:true", 21, "allowed: True or False"},
+        {"expandable_segments:1", 21, "ValueError"},
+        {"expandable_segments:[True]", 21, "found '['"},
+        {"throw_on_cudamalloc_oom:maybe", 25, "allowed: True or False"},
+        {"backend:cudaMallocAsync", 9, "on CUDA only"},
+        {"backend:Direct", 9, "allowed: native or direct"},
+        {"expandable_segments_reserve:0", 29, "ignore"},
+        {"expandable_segments_reserve:-1", 29, "ignore"},
+        {"expandable_segments_reserve:abc", 29, "ignore"},
+        {"expandable_segments_reserve:G", 29, "ignore"},
+        {"expandable_segments_reserve:12X", 29, "ignore"},
+        {"expandable_segments_reserve:0.0000000001G", 29, "take it"},
+        {"expandable_segments_reserve:1e20G", 29, "take it"},
+        {"pinned_num_register_threads:4", 1, "pinned host memory"},
+        {"release_lock_on_cudamalloc:True", 1, "no effect here"},
+        {"graph_capture_record_stream_reuse:True", 1, "capture of graphs"},
+        {"expandable_segments_reserve_by_class:[a:1G]", 1, "classes of streams"},
         {"max_splt_size_mb:64", 1, "did you mean max_split_size_mb"},
         {"backend:native,qqqqqqqqqqqq:1", 16, "Unrecognized key"},
     };
@@ -199,7 +211,303 @@ static void fraction(void) {
     oom_failure_clear();
 }
 
+/* ---- profiles ---- */
+
+static void profiles(void) {
+    TEST("settings: a profile is found by its name; another name is told the nearest");
+    enum oom_profile found = OOM_PROFILE_COUNT;
+    CHECK_OK(oom_profile_find("pytorch-2.11", &found));
+    CHECK_EQ(found, OOM_PROFILE_PYTORCH_2_11);
+    CHECK_OK(oom_profile_find("fixed", &found));
+    CHECK_EQ(found, OOM_PROFILE_FIXED);
+    CHECK_STR(oom_profile_name(OOM_PROFILE_PYTORCH_2_13), "pytorch-2.13");
+    CHECK_EQ(oom_allocator_settings_default().profile, OOM_PROFILE_PYTORCH_2_13);
+    CHECK_EQ(oom_profile_find("pytorch-2.31", &found), OOM_USAGE);
+    CHECK(strstr(oom_failure_last()->message, "nearest is pytorch-2.1") != NULL);
+    oom_failure_clear();
+    CHECK_EQ(oom_profile_find("fixeds", &found), OOM_USAGE);
+    CHECK(strstr(oom_failure_last()->message, "nearest is fixed") != NULL);
+    CHECK_EQ(oom_profile_find("", &found), OOM_USAGE);
+    CHECK_EQ(found, OOM_PROFILE_FIXED);
+    oom_failure_clear();
+}
+
+/* Spec 0.2: what 2.11 did not have. */
+static void newer_keys(void) {
+    static const struct {
+        const char *conf;
+        bool newer;
+    } rows[] = {
+        {"large_segment_size_mb:24", true},
+        {"throw_on_cudamalloc_oom:True", true},
+        {"per_process_memory_fraction:0.5", true},
+        {"expandable_segments_reserve:0.5", true},
+        {"expandable_segments_reserve_by_class:[a:1G]", true},
+        {"expandable_segments:True", false},
+        {"max_split_size_mb:64", false},
+        {"garbage_collection_threshold:0.5", false},
+        {"max_non_split_rounding_mb:64", false},
+        {"roundup_power2_divisions:4", false},
+        {"backend:native", false},
+    };
+    TEST("settings: keys that came after 2.11 are unknown under its profile, and only there");
+    for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct oom_allocator_settings s = oom_allocator_settings_default();
+        s.profile = OOM_PROFILE_PYTORCH_2_11;
+        oom_failure_clear();
+        enum oom_status status = oom_allocator_settings_parse(rows[i].conf, &s);
+        CHECK_MSG(status == (rows[i].newer ? OOM_USAGE : OOM_OK), "%s", rows[i].conf);
+        bool later = strstr(oom_failure_last()->message, "pytorch-2.11 (this one came later)");
+        CHECK_MSG(later == rows[i].newer, "%s: %s", rows[i].conf, oom_failure_last()->message);
+        for (int profile = 0; profile < OOM_PROFILE_COUNT; profile++) {
+            if (profile == OOM_PROFILE_PYTORCH_2_11 || strstr(rows[i].conf, "class") != NULL) {
+                continue;
+            }
+            s = oom_allocator_settings_default();
+            s.profile = (enum oom_profile)profile;
+            CHECK_OK(oom_allocator_settings_parse(rows[i].conf, &s));
+        }
+    }
+    oom_failure_clear();
+}
+
+/* ---- what came with expandable segments ---- */
+
+static void words(void) {
+    TEST("settings: booleans, backend and reserve; which keys were given");
+    struct oom_allocator_settings s =
+        parsed("expandable_segments:True,throw_on_cudamalloc_oom:True,backend:direct,"
+               "expandable_segments_reserve:0.25");
+    CHECK(s.expandable_segments && s.throw_on_cudamalloc_oom);
+    CHECK_EQ(s.backend, OOM_BACKEND_DIRECT);
+    CHECK(s.expandable_reserve_fraction == 0.25 && s.expandable_reserve_bytes == 0);
+    for (int i = 0; i < OOM_SETTING_COUNT; i++) {
+        CHECK_EQ(s.given[i], i == OOM_SETTING_EXPANDABLE || i == OOM_SETTING_REJECT ||
+                                 i == OOM_SETTING_BACKEND || i == OOM_SETTING_RESERVE);
+    }
+    TEST("settings: a new string keeps expandable segments, backend, reserve and rejection");
+    CHECK_OK(oom_allocator_settings_parse("expandable_segments_reserve:1.5G", &s));
+    CHECK(s.expandable_segments && s.throw_on_cudamalloc_oom);
+    CHECK_EQ(s.backend, OOM_BACKEND_DIRECT);
+    CHECK(s.expandable_reserve_fraction == 0);
+    CHECK_EQ(s.expandable_reserve_bytes, 1536 * MIB);
+    CHECK(s.given[OOM_SETTING_RESERVE] && !s.given[OOM_SETTING_EXPANDABLE]);
+    CHECK_OK(oom_allocator_settings_parse("expandable_segments:False", &s));
+    CHECK(!s.expandable_segments);
+    CHECK_EQ(s.expandable_reserve_bytes, 1536 * MIB);
+}
+
+static void formatted(const char *conf, enum oom_setting setting, const char *want) {
+    char text[OOM_CONF_MAX];
+    struct oom_allocator_settings s = parsed(conf);
+    CHECK_STR(oom_setting_format(&s, setting, text, sizeof text), want);
+}
+
+static void formats(void) {
+    TEST("settings: values as text");
+    formatted("", OOM_SETTING_BACKEND, "native");
+    formatted("", OOM_SETTING_EXPANDABLE, "False");
+    formatted("", OOM_SETTING_RESERVE, "9/8 of the device");
+    formatted("", OOM_SETTING_LARGE_SEGMENT, "20");
+    formatted("", OOM_SETTING_MAX_SPLIT, "unlimited");
+    formatted("", OOM_SETTING_NON_SPLIT, "20");
+    formatted("", OOM_SETTING_ROUNDUP, "none");
+    formatted("", OOM_SETTING_GC, "off");
+    formatted("", OOM_SETTING_FRACTION, "1");
+    formatted("", OOM_SETTING_REJECT, "False");
+    formatted("roundup_power2_divisions:[256:1,512:2,1024:4,>:8]", OOM_SETTING_ROUNDUP,
+              "[256:1,512:2,1024:4,>:8]");
+    formatted("roundup_power2_divisions:4", OOM_SETTING_ROUNDUP, "4");
+    formatted("roundup_power2_divisions:[32768:2]", OOM_SETTING_ROUNDUP, "2");
+    formatted("roundup_power2_divisions:[1:2,16:4]", OOM_SETTING_ROUNDUP,
+              "[1:2,2:0,4:0,8:0,16:4,>:0]");
+    formatted("garbage_collection_threshold:.60", OOM_SETTING_GC, "0.6");
+    formatted("expandable_segments_reserve:0.5G", OOM_SETTING_RESERVE, "0.5G");
+    formatted("expandable_segments_reserve:1.125", OOM_SETTING_RESERVE, "1.125");
+}
+
+/* Every key, formatted and read again, gives the same settings. */
+static void round_trip(void) {
+    static const char *const confs[] = {
+        "max_split_size_mb:128,max_non_split_rounding_mb:40,large_segment_size_mb:37",
+        "garbage_collection_threshold:0.8125,per_process_memory_fraction:0.123456789012345",
+        "expandable_segments:True,expandable_segments_reserve:2.75G,throw_on_cudamalloc_oom:True",
+        "backend:direct,expandable_segments:False,expandable_segments_reserve:0.05",
+        "roundup_power2_divisions:[64:8,128:2,256:2,512:2,1024:1,>:1]",
+        "roundup_power2_divisions:[1:0,2:16,32768:4]",
+        "roundup_power2_divisions:[16384:4,32768:8],per_process_memory_fraction:0",
+        "roundup_power2_divisions:2147483648,garbage_collection_threshold:0.000000000000001",
+    };
+    TEST("settings: formatted and parsed again they are the same");
+    for (unsigned i = 0; i < sizeof confs / sizeof confs[0]; i++) {
+        struct oom_allocator_settings s = parsed(confs[i]);
+        for (int k = 0; k < OOM_SETTING_COUNT; k++) {
+            if (!s.given[k]) continue;
+            char value[OOM_CONF_MAX], conf[2 * OOM_CONF_MAX];
+            oom_setting_format(&s, (enum oom_setting)k, value, sizeof value);
+            snprintf(conf, sizeof conf, "%s:%s", oom_setting_name((enum oom_setting)k), value);
+            struct oom_allocator_settings again = oom_allocator_settings_default();
+            again.large_segment_size = s.large_segment_size;
+            CHECK_OK(oom_allocator_settings_parse(conf, &again));
+            char back[OOM_CONF_MAX];
+            oom_setting_format(&again, (enum oom_setting)k, back, sizeof back);
+            CHECK_STR(back, value);
+            bool same = false;
+            switch (k) {
+            case OOM_SETTING_GC:
+                same = again.garbage_collection_threshold == s.garbage_collection_threshold;
+                break;
+            case OOM_SETTING_FRACTION:
+                same = again.per_process_memory_fraction == s.per_process_memory_fraction;
+                break;
+            case OOM_SETTING_ROUNDUP:
+                same = memcmp(again.roundup_power2_divisions, s.roundup_power2_divisions,
+                              sizeof s.roundup_power2_divisions) == 0;
+                break;
+            case OOM_SETTING_RESERVE:
+                same = again.expandable_reserve_bytes == s.expandable_reserve_bytes &&
+                       again.expandable_reserve_fraction == s.expandable_reserve_fraction;
+                break;
+            default:
+                same = again.max_non_split_rounding == s.max_non_split_rounding ||
+                       k != OOM_SETTING_NON_SPLIT;
+            }
+            CHECK_MSG(same, "%s of '%s'", conf, confs[i]);
+        }
+    }
+}
+
+/* ---- as PyTorch reads ---- */
+
+static struct oom_allocator_settings leniently(const char *conf, const char *words,
+                                               enum oom_profile profile) {
+    char notes[1024];
+    struct oom_allocator_settings s = oom_allocator_settings_default();
+    s.profile = profile;
+    oom_allocator_settings_parse_leniently(conf, &s, notes, sizeof notes);
+    CHECK_STR(s.conf, conf);
+    if (words == NULL)
+        CHECK_STR(notes, "");
+    else
+        CHECK_MSG(strstr(notes, words) != NULL, "'%s' notes: %s", conf, notes);
+    return s;
+}
+
+static void lenient(void) {
+    static const enum oom_profile now = OOM_PROFILE_PYTORCH_2_13;
+    TEST("settings, leniently: what the strict reader takes is taken without a note");
+    struct oom_allocator_settings s =
+        leniently("expandable_segments:True,max_split_size_mb:64,garbage_collection_threshold:0.6,"
+                  "roundup_power2_divisions:[256:1,512:2,>:8],expandable_segments_reserve:2G",
+                  NULL, now);
+    CHECK(s.expandable_segments && s.garbage_collection_threshold == 0.6);
+    CHECK_EQ(s.max_split_size, 64 * MIB);
+    CHECK_EQ(s.roundup_power2_divisions[0], 1);
+    CHECK_EQ(s.roundup_power2_divisions[9], 2);
+    CHECK_EQ(s.roundup_power2_divisions[15], 8);
+    CHECK_EQ(s.expandable_reserve_bytes, 2048 * MIB);
+    CHECK(s.given[OOM_SETTING_GC] && !s.given[OOM_SETTING_FRACTION]);
+
+    TEST("settings, leniently: separators are not looked at, numbers end early, -1 is huge");
+    CHECK_EQ(leniently("max_split_size_mb,64", "not looked at", now).max_split_size, 64 * MIB);
+    s = leniently("max_split_size_mb:64:expandable_segments:True", "not looked at", now);
+    CHECK(s.max_split_size == 64 * MIB && s.expandable_segments);
+    CHECK_EQ(leniently("max_split_size_mb:64abc", "read as 64", now).max_split_size, 64 * MIB);
+    CHECK_EQ(leniently("max_split_size_mb:-1", "wraps", now).max_split_size, UINT64_MAX - MIB + 1);
+    CHECK_EQ(leniently("max_split_size_mb:17592186044417", NULL, now).max_split_size,
+             UINT64_MAX - MIB + 1); /* 2^44 + 1 MiB is cut, not wrapped */
+    CHECK(leniently("garbage_collection_threshold:0.5x", "read as 0.5", now)
+              .garbage_collection_threshold == 0.5);
+    CHECK_EQ(leniently("max_split_size_mb:64,max_split_size_mb:32", "last one", now).max_split_size,
+             32 * MIB);
+    CHECK_EQ(leniently("max_split_size_mb:64,", "',' ends", now).max_split_size, 64 * MIB);
+
+    TEST("settings, leniently: host-side keys are stepped over, lists too");
+    s = leniently("pinned_num_register_threads:4,expandable_segments_reserve_by_class:[a:1G,b:2G],"
+                  "release_lock_on_cudamalloc:True,max_split_size_mb:64",
+                  "no effect", now);
+    CHECK_EQ(s.max_split_size, 64 * MIB);
+
+    TEST("settings, leniently: what PyTorch refuses ends the reading, what stood before holds");
+    s = leniently("expandable_segments:True,max_split_size_mb:19,garbage_collection_threshold:0.5",
+                  "refuses '19' (at least 20)", now);
+    CHECK(s.expandable_segments && s.garbage_collection_threshold == 0);
+    CHECK(s.max_split_size == UINT64_MAX);
+    leniently("max_split_size_mb=64", "unrecognized", now);
+    leniently("max_split_size_mb", "separator is missing", now);
+    leniently("max_split_size_mb:", "refuses the end", now);
+    leniently("expandable_segments:true", "neither True", now);
+    leniently("garbage_collection_threshold:nan", "not within (0, 1)", now);
+    leniently("roundup_power2_divisions:[4:3]", "not a power of two", now);
+    leniently("roundup_power2_divisions:[4:2", "separator is missing", now);
+    leniently("roundup_power2_divisions:[", "refuses the end", now);
+    leniently("expandable_segments_reserve_by_class:[a:1G", "']' is missing", now);
+    leniently("backend:foo", "neither native", now);
+    leniently("large_segment_size_mb:10", "at least 11", now);
+
+    TEST("settings, leniently: a bad reserve is ignored, another backend said");
+    s = leniently("expandable_segments_reserve:12X,max_split_size_mb:64", "ignored", now);
+    CHECK(s.expandable_reserve_bytes == 0 && s.max_split_size == 64 * MIB);
+    CHECK_EQ(leniently("expandable_segments_reserve:1e20G", NULL, now).expandable_reserve_bytes,
+             (uint64_t)1 << 62);
+    CHECK_EQ(leniently("backend:cudaMallocAsync", "native is taken", now).backend,
+             OOM_BACKEND_NATIVE);
+
+    TEST("settings, leniently: the segment size is looked for first; 2.11 does not know it");
+    s = leniently("max_split_size_mb:22,large_segment_size_mb:24", "at least 24", now);
+    CHECK_EQ(s.large_segment_size, 24 * MIB);
+    s = leniently("large_segment_size_mb:24,max_split_size_mb:22", "unrecognized",
+                  OOM_PROFILE_PYTORCH_2_11);
+    CHECK_EQ(s.large_segment_size, 20 * MIB);
+    CHECK_EQ(leniently("max_split_size_mb:22,large_segment_size_mb:24", "unrecognized",
+                       OOM_PROFILE_PYTORCH_2_11)
+                 .max_split_size,
+             22 * MIB);
+
+    TEST("settings, leniently: a buffer without room keeps whole sentences only");
+    char notes[12] = "x";
+    oom_allocator_settings_parse_leniently("a", &s, notes, sizeof notes);
+    CHECK_STR(notes, "");
+    oom_allocator_settings_parse_leniently("a", &s, NULL, 0);
+}
+
+/* ---- made by hand ---- */
+
+static void checked(void) {
+    static struct fake_device fake;
+    struct oom_allocator *a = NULL;
+    TEST("settings: made by hand and out of range, they make no allocator");
+    fake_open(&fake, (uint64_t)1 << 30, false);
+#define REFUSED(change, word) \
+    { \
+        struct oom_allocator_settings s = oom_allocator_settings_default(); \
+        oom_failure_clear(); \
+        change; \
+        CHECK_EQ(oom_allocator_create(&fake.device, &s, &a), OOM_USAGE); \
+        CHECK_MSG(strstr(oom_failure_last()->message, word) != NULL, "%s", \
+                  oom_failure_last()->message); \
+    }
+    REFUSED(s.profile = (enum oom_profile)OOM_PROFILE_COUNT, "profile")
+    REFUSED(s.backend = (enum oom_backend)OOM_BACKEND_COUNT, "backend")
+    REFUSED(s.expandable_reserve_fraction = -1, "expandable_reserve_fraction")
+    REFUSED(s.expandable_reserve_fraction = (double)NAN, "expandable_reserve_fraction")
+    REFUSED(s.expandable_reserve_fraction = 0.5; s.expandable_reserve_bytes = 1, "beside")
+    REFUSED(s.per_process_memory_fraction = (double)NAN, "per_process_memory_fraction")
+    REFUSED(s.garbage_collection_threshold = 1, "garbage_collection_threshold")
+    REFUSED(s.roundup_power2_divisions[7] = 3, "roundup_power2_divisions")
+    REFUSED(s.max_split_size = 1, "max_split_size")
+#undef REFUSED
+    oom_failure_clear();
+}
+
 void settings_test(void) {
+    profiles();
+    newer_keys();
+    words();
+    formats();
+    round_trip();
+    lenient();
+    checked();
     values();
     tables();
     slips();

@@ -67,11 +67,11 @@ static void print_property(FILE *file, const char *name, const char *value) {
 
 /* Bits that a reader needs to see: those that are not as they should be. */
 static void print_bits(FILE *file, const struct oom_case_record *record) {
-    static const char *const answers[] = {"not reached", "false", "true"};
+    static const char *const answers[] = {"not reached", "false", "true", "not asked"};
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
         enum oom_answer answer = record->bits[i];
         fprintf(file, "%s: %s", oom_bit_name((enum oom_bit)i),
-                (unsigned)answer < 3 ? answers[answer] : "unknown");
+                (unsigned)answer < 4 ? answers[answer] : "unknown");
         if (record->why[i][0] != 0) fputs(": ", file);
         print_text(file, record->why[i], strlen(record->why[i]));
         fputc('\n', file);

@@ -41,6 +41,8 @@ static void put_number(struct oom_json_writer *json, const char *key, double val
 static void put_answer(struct oom_json_writer *json, enum oom_answer answer) {
     if (answer == OOM_NOT_REACHED) {
         oom_json_null(json);
+    } else if (answer == OOM_NOT_ASKED) {
+        oom_json_string(json, "not asked");
     } else {
         oom_json_bool(json, answer == OOM_TRUE);
     }
@@ -162,6 +164,20 @@ static enum oom_status read_outcome(const struct oom_json *node, enum oom_outcom
     return refuse("outcome is none that is known");
 }
 
+static bool read_answer(const struct oom_json *bit, enum oom_answer *out) {
+    bool value;
+    const char *text;
+    if (oom_json_as_bool(bit, &value)) {
+        *out = value ? OOM_TRUE : OOM_FALSE;
+    } else if (oom_json_as_text(bit, &text) && strcmp(text, "not asked") == 0) {
+        *out = OOM_NOT_ASKED;
+    } else {
+        *out = OOM_NOT_REACHED;
+        return bit != NULL && bit->kind == OOM_JSON_NULL;
+    }
+    return true;
+}
+
 static enum oom_status read_bits(const struct oom_json *node, struct oom_case_record *record) {
     const struct oom_json *bits = oom_json_get(node, "bits"), *why = oom_json_get(node, "why");
     int whys = 0;
@@ -171,11 +187,8 @@ static enum oom_status read_bits(const struct oom_json *node, struct oom_case_re
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
         const char *name = oom_bit_name((enum oom_bit)i);
         const struct oom_json *bit = oom_json_get(bits, name);
-        bool value = false;
-        bool known = oom_json_as_bool(bit, &value);
-        if (!known && (bit == NULL || bit->kind != OOM_JSON_NULL))
-            return refuse("a bit is true, false or null");
-        record->bits[i] = !known ? OOM_NOT_REACHED : value ? OOM_TRUE : OOM_FALSE;
+        if (!read_answer(bit, &record->bits[i]))
+            return refuse("a bit is true, false, null or \"not asked\"");
         bool there = oom_json_get(why, name) != NULL;
         if (there && !get_text(why, name, record->why[i], sizeof record->why[i], &whys))
             return refuse("the reason of a bit is no text or too long");

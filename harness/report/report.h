@@ -11,6 +11,7 @@
 #include "harness/verify/verdict.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define OOM_FORMAT_MAP(X) \
@@ -36,7 +37,11 @@ struct oom_run_context {
     uint64_t capacity, seed;
     int threads, cpus;
     const char *capabilities; /* the build's table, one "name=value" a line */
+    const char *traces; /* directory with the traces of cases, by oom_trace_path; NULL: none */
 };
+
+/* The file of a case's trace in that directory. */
+void oom_trace_path(const char *directory, const char *id, char *out, size_t n);
 
 struct oom_report_paths {
     enum oom_format format;         /* on standard output */

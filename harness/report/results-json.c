@@ -6,9 +6,13 @@
  */
 #include "harness/report/report-driver.h"
 
+#include "harness/base/file.h"
 #include "harness/base/json-write.h"
+#include "kernels/hostmem.h"
 
+#include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -233,7 +237,31 @@ static void put_figures(struct oom_json_writer *json, const struct oom_case_reco
     oom_json_object_end(json);
 }
 
-static void put_case(struct oom_json_writer *json, const struct oom_case_record *record) {
+void oom_trace_path(const char *directory, const char *id, char *out, size_t n) {
+    int length = snprintf(out, n, "%s/", directory);
+    if (length < 0 || (size_t)length >= n) return;
+    snprintf(out + length, n - (size_t)length, "%s.trace", id);
+    for (char *at = out + length; *at != 0; at++) {
+        if (*at == '/') *at = '+';
+    }
+}
+
+/* Cases that did not fail, or never ran, have no trace. */
+static void put_trace(struct oom_json_writer *json, const struct oom_case_record *record,
+                      const char *traces) {
+    enum { TRACE_MAX = 1 << 28 };
+    char path[PATH_MAX], *text;
+    size_t bytes;
+    oom_trace_path(traces, record->id, path, sizeof path);
+    if (access(path, R_OK) != 0) return;
+    if (oom_file_read(path, TRACE_MAX, &text, &bytes) != OOM_OK) return;
+    oom_json_key(json, "trace");
+    oom_json_raw(json, text, bytes);
+    oom_host_free(text);
+}
+
+static void put_case(struct oom_json_writer *json, const struct oom_case_record *record,
+                     const char *traces) {
     oom_json_object_begin(json);
     oom_json_put_string(json, "id", record->id);
     put_control(json, record);
@@ -242,6 +270,7 @@ static void put_case(struct oom_json_writer *json, const struct oom_case_record 
     put_bits(json, record);
     oom_json_put_double(json, "seconds", record->seconds);
     put_figures(json, record);
+    if (traces != NULL) put_trace(json, record, traces);
     oom_json_object_end(json);
 }
 
@@ -272,7 +301,7 @@ static void put_own(struct oom_json_writer *json, const struct oom_report_run *r
     put_totals(json, &run->totals);
     oom_json_key(json, "cases");
     oom_json_array_begin(json);
-    for (int i = 0; i < run->record_count; i++) put_case(json, &run->records[i]);
+    for (int i = 0; i < run->record_count; i++) put_case(json, &run->records[i], context->traces);
     oom_json_array_end(json);
     oom_json_object_end(json);
 }

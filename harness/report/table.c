@@ -145,10 +145,10 @@ static void print_padded(FILE *file, const struct table *table, enum style style
 }
 
 static void print_mark(FILE *file, const struct table *table, enum oom_answer answer) {
-    static const char *const marks[3][2] = {
-        {"\xc2\xb7", "."}, {"\xe2\x9c\x97", "X"}, {"\xe2\x9c\x93", "+"}};
-    static const enum style styles[3] = {DIM, RED, GREEN};
-    int i = (unsigned)answer < 3 ? (int)answer : 0;
+    static const char *const marks[4][2] = {
+        {"\xc2\xb7", "."}, {"\xe2\x9c\x97", "X"}, {"\xe2\x9c\x93", "+"}, {" ", " "}};
+    static const enum style styles[4] = {DIM, RED, GREEN, PLAIN};
+    int i = (unsigned)answer < 4 ? (int)answer : 0;
     print_styled(file, table, styles[i], marks[i][table->ascii]);
 }
 
@@ -181,6 +181,7 @@ static void print_reasons(FILE *file, const struct table *table,
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
         bool wanted = !(record->is_control && (record->expected_false >> i & 1));
         if ((record->bits[i] == OOM_TRUE) == wanted || record->why[i][0] == 0) continue;
+        if (record->bits[i] == OOM_NOT_ASKED) continue;
         print_wrapped(file, table, 3 * INDENT, PLAIN, headings[i], record->why[i]);
     }
 }
@@ -211,6 +212,8 @@ static void print_case(FILE *file, struct table *table, const struct oom_case_re
     if (figures[0] != 0) fprintf(file, "%*s%s", 3, "", figures);
     fputc('\n', file);
     if (record->outcome != OOM_OUTCOME_PASS) print_reasons(file, table, record);
+    const struct oom_figure *note = oom_record_figure(record, "cured_by");
+    if (note != NULL) print_wrapped(file, table, 2 * INDENT, DIM, "cured by", note->text);
     if (!table->oom_shown && record->bits[OOM_BIT_OOM_WITHOUT] == OOM_TRUE) {
         print_wrapped(file, table, 2 * INDENT, DIM, "OOM", record->why[OOM_BIT_OOM_WITHOUT]);
         table->oom_shown = true;

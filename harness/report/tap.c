@@ -57,7 +57,8 @@ static uint32_t false_bits(const struct oom_case_record *record) {
 }
 
 static const char *answer_text(enum oom_answer answer) {
-    return answer == OOM_TRUE ? "true" : answer == OOM_FALSE ? "false" : "not reached";
+    static const char *const texts[] = {"not reached", "false", "true", "not asked"};
+    return (unsigned)answer < 4 ? texts[answer] : "unknown";
 }
 
 /* bit -1: the point stands for the whole record. */
@@ -78,13 +79,14 @@ static void print_diagnostic(FILE *file, const struct oom_case_record *record, i
 static void print_point(struct oom_report_sink *sink, const struct oom_case_record *record, int bit,
                         bool ok) {
     FILE *file = sink->file;
-    bool skip = record->outcome == OOM_OUTCOME_SKIP;
+    bool unasked = bit >= 0 && record->bits[bit] == OOM_NOT_ASKED;
+    bool skip = record->outcome == OOM_OUTCOME_SKIP || unasked;
     fprintf(file, "%s %d - ", ok || skip ? "ok" : "not ok", ++sink->points);
     print_description(file, record->id);
     if (bit >= 0) fprintf(file, "/%s", oom_bit_name((enum oom_bit)bit));
     if (skip) {
         fprintf(file, " # SKIP ");
-        print_description(file, record->reason);
+        print_description(file, unasked ? record->why[bit] : record->reason);
     }
     fputc('\n', file);
     if (!ok && !skip) print_diagnostic(file, record, bit);
@@ -110,7 +112,9 @@ static enum oom_status tap_begin(struct oom_report_sink *sink, const struct oom_
 /* Bits speak for themselves only where the record is a verdict and they explain it. */
 static bool bit_is_ok(const struct oom_case_record *record, int bit) {
     bool all = true;
-    for (int i = 0; i < OOM_BIT_COUNT; i++) all &= record->bits[i] == OOM_TRUE;
+    for (int i = 0; i < OOM_BIT_COUNT; i++) {
+        all &= record->bits[i] == OOM_TRUE || record->bits[i] == OOM_NOT_ASKED;
+    }
     if (record->outcome == OOM_OUTCOME_PASS) return all;
     return record->outcome == OOM_OUTCOME_FAIL && !all && record->bits[bit] == OOM_TRUE;
 }

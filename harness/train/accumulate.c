@@ -1,6 +1,6 @@
 #include "harness/train/accumulate.h"
 
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 
 int64_t oom_cut_size(struct oom_cut cut, int j) {
     int64_t size = cut.uneven ? cut.micro >> (j % 3) : cut.micro;

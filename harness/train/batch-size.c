@@ -1,6 +1,6 @@
 #include "harness/train/batch-size.h"
 
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 
 static const struct {
     const char *name, *prose;
@@ -29,6 +29,8 @@ int64_t oom_sizing_next(const struct oom_sizing *sizing) {
         return size * 9 / 10;
     case OOM_RULE_RETRY:
         return size == sizing->most ? sizing->retry : 0;
+    case OOM_RULE_REPEAT:
+        return sizing->repeated ? 0 : size;
     default:
         return 0;
     }
@@ -37,13 +39,15 @@ int64_t oom_sizing_next(const struct oom_sizing *sizing) {
 /* ---- recovery ---- */
 
 enum oom_status oom_recover(struct oom_trainer *t, enum oom_recovery recovery) {
-    if (recovery == OOM_RECOVERY_HELD || oom_control_on(OOM_CONTROL_REFERENCES_HELD)) {
+    bool held = recovery == OOM_RECOVERY_HELD || recovery == OOM_RECOVERY_EMPTIED;
+    if (held || oom_control_on(OOM_CONTROL_REFERENCES_HELD)) {
         oom_trainer_forget(t);
     } else {
         OOM_TRY(oom_trainer_drop(t));
     }
     if (!oom_control_on(OOM_CONTROL_RETRY_KEEPS_GRADS)) OOM_TRY(oom_trainer_clear_gradients(t));
-    if (recovery != OOM_RECOVERY_FULL || oom_control_on(OOM_CONTROL_NO_RELEASE)) return OOM_OK;
+    bool emptied = recovery == OOM_RECOVERY_FULL || recovery == OOM_RECOVERY_EMPTIED;
+    if (!emptied || oom_control_on(OOM_CONTROL_NO_RELEASE)) return OOM_OK;
     return oom_allocator_release_cached(t->session->allocator);
 }
 
@@ -215,6 +219,7 @@ static enum oom_status choose(struct step *step) {
         [OOM_RULE_HALVING] = choose_most,
         [OOM_RULE_X09] = choose_most,
         [OOM_RULE_RETRY] = choose_most,
+        [OOM_RULE_REPEAT] = choose_most,
     };
     struct oom_sizing *sizing = step->sizing;
     int64_t size = 0;
@@ -236,6 +241,7 @@ enum oom_status oom_sized_step(struct oom_sizing *sizing, struct oom_trainer *tr
     const struct oom_watch *watch = &sizing->watch;
     OOM_TRY(tell(watch->before, watch->context, trainer));
     if (sizing->size == 0) OOM_TRY(choose(&step));
+    sizing->repeated = false;
     for (;;) {
         enum oom_status status = attempt_size(&step, sizing->size);
         int64_t next = oom_sizing_next(sizing);
@@ -245,5 +251,6 @@ enum oom_status oom_sized_step(struct oom_sizing *sizing, struct oom_trainer *tr
         oom_failure_clear();
         OOM_TRY(tell(watch->recovered, watch->context, trainer));
         sizing->size = next;
+        sizing->repeated = true;
     }
 }

@@ -21,7 +21,8 @@
       "the widespread recipe: the peak of size 1 as the cost of a sample; 0.85; then halved") \
     X(HALVING, "halving", "half after each OOM, caches released, same samples again") \
     X(X09, "x09", "0.9 of it after each OOM, rounded down") \
-    X(RETRY, "retry", "after an OOM once more, at a size that is known to fit a fresh process")
+    X(RETRY, "retry", "after an OOM once more, at a size that is known to fit a fresh process") \
+    X(REPEAT, "repeat", "after an OOM the same once more: what fragmentation broke may fit now")
 
 enum oom_rule {
 #define X(id, name, prose) OOM_RULE_##id,
@@ -39,6 +40,7 @@ enum oom_recovery {
     OOM_RECOVERY_FULL,    /* tensors dropped, gradients cleared, cached memory given back */
     OOM_RECOVERY_HELD,    /* the failed step's tensors stay referenced, as by a live exception */
     OOM_RECOVERY_DROPPED, /* dropped and cleared, but the cache keeps its segments */
+    OOM_RECOVERY_EMPTIED, /* the cache is given back while the tensors stay referenced */
 };
 
 /* One try of a step. */
@@ -79,7 +81,8 @@ struct oom_sizing {
     struct oom_gradients_ready ready;
     struct oom_watch watch;
 
-    int64_t size; /* in force; 0 before the first step */
+    int64_t size;  /* in force; 0 before the first step */
+    bool repeated; /* rule repeat: this step has been */
     int attempt_count;
     struct oom_attempt attempts[OOM_ATTEMPTS_MAX];
 };

@@ -6,7 +6,7 @@
 
 #include "harness/base/fingerprint.h"
 #include "harness/base/rng.h"
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 #include "kernels/hostmem.h"
 
 #include <errno.h>
@@ -146,11 +146,21 @@ int64_t oom_window_length(const struct oom_window *window, int64_t identity) {
            (int64_t)(window_draw(window, identity, SALT_LENGTH) % (uint64_t)(rows - least + 1));
 }
 
+int64_t oom_window_rows(const struct oom_window *window, int64_t sample) {
+    return window->cut != NULL ? window->cut[sample / window->micro] : oom_spec_rows(window->spec);
+}
+
+/* Rows of a sample that count. */
+static int64_t rows_that_count(const struct oom_window *window, int64_t sample) {
+    int64_t length = oom_window_length(window, oom_window_identity(window, sample));
+    int64_t rows = oom_window_rows(window, sample);
+    return length < rows ? length : rows;
+}
+
 double oom_window_mass(const struct oom_window *window, int64_t begin, int64_t end) {
     double mass = 0;
     for (int64_t i = begin; i < end; i++) {
-        mass += oom_window_weight(window, i) *
-                (double)oom_window_length(window, oom_window_identity(window, i));
+        mass += oom_window_weight(window, i) * (double)rows_that_count(window, i);
     }
     return mass;
 }
@@ -165,6 +175,12 @@ void oom_window_init(struct oom_window *window, const struct oom_model_spec *spe
                                   .distinct = distinct < samples ? distinct : samples,
                                   .token_weights = token_weights};
     window->total = oom_window_mass(window, 0, samples);
+}
+
+void oom_window_cut(struct oom_window *window, const int64_t *cut, int64_t micro) {
+    window->cut = cut;
+    window->micro = micro;
+    window->total = oom_window_mass(window, 0, window->samples);
 }
 
 /* ---- batches: each sample is made in a host buffer of its own size and uploaded ---- */
@@ -203,7 +219,7 @@ static void store_real(struct loader *load, int64_t i, double value) {
 
 static enum oom_status load_text(struct loader *load, int64_t identity, int64_t place) {
     const struct oom_window *window = load->window;
-    int64_t context = window->spec->context;
+    int64_t context = load->batch->each;
     int32_t *tokens = (int32_t *)(void *)load->staging;
     uint8_t *bytes = load->staging + (uint64_t)context * 4; /* context + 1 of them */
     if (window->source->file >= 0) {
@@ -224,22 +240,22 @@ static enum oom_status load_text(struct loader *load, int64_t identity, int64_t 
 static enum oom_status load_rows(struct loader *load, int64_t identity, int64_t place) {
     const struct oom_model_spec *spec = load->window->spec;
     struct oom_rng rng = {sample_seed(load->window->source, identity)};
-    int64_t n = spec->rows * spec->width;
+    int64_t rows = load->batch->each, n = rows * spec->width;
     for (int64_t i = 0; i < n; i++) store_real(load, i, draw_normal(&rng));
     OOM_TRY(put(load, load->batch->inputs, place,
                 (uint64_t)n * oom_dtype_bytes(load->scope->session->dtype)));
     int32_t *targets = (int32_t *)(void *)load->staging;
-    for (int64_t r = 0; r < spec->rows; r++) {
+    for (int64_t r = 0; r < rows; r++) {
         uint64_t draw = window_draw(load->window, identity * spec->rows + r, SALT_TARGET);
         targets[r] = (int32_t)(draw % (uint64_t)spec->vocab);
     }
-    return put(load, load->batch->targets, place, (uint64_t)spec->rows * 4);
+    return put(load, load->batch->targets, place, (uint64_t)rows * 4);
 }
 
 static enum oom_status load_weights(struct loader *load, int64_t sample, int64_t place) {
     const struct oom_window *window = load->window;
     int64_t identity = oom_window_identity(window, sample);
-    int64_t rows = oom_spec_rows(window->spec), length = oom_window_length(window, identity);
+    int64_t rows = load->batch->each, length = rows_that_count(window, sample);
     double weight = oom_window_weight(window, sample) / load->weighing.divisor;
     if (load->weighing.per_sample) weight /= (double)length;
     for (int64_t t = 0; t < rows; t++) store_real(load, t, t < length ? weight : 0.0);
@@ -277,8 +293,8 @@ enum oom_status oom_batch_load(struct oom_scope *scope, const struct oom_window 
                                int64_t begin, int64_t end, struct oom_weighing weighing,
                                struct oom_batch *out) {
     const struct oom_model_spec *spec = window->spec;
-    int64_t rows = oom_spec_rows(spec);
-    *out = (struct oom_batch){.samples = end - begin, .rows = (end - begin) * rows};
+    int64_t rows = oom_window_rows(window, begin);
+    *out = (struct oom_batch){.samples = end - begin, .rows = (end - begin) * rows, .each = rows};
     OOM_TRY(allocate(scope, spec, out));
 
     struct oom_device_properties properties;

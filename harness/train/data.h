@@ -37,24 +37,34 @@ struct oom_window {
     int64_t nominal;                   /* B of a full window; larger where this is a partial one */
     int64_t distinct;                  /* P */
     bool token_weights;                /* gpt: samples have lengths; rows past the length weigh 0 */
-    double total;                      /* W */
+    /* Samples of changing length, as text cut at its own end: those of micro-batch j (`micro`
+     * samples each) have cut[j] rows, the first of the spec's. NULL: all have the spec's. */
+    const int64_t *cut; /* borrowed */
+    int64_t micro;
+    double total; /* W */
 };
 
-/* Fills in `total`. */
+/* Fills in `total`; nothing is cut. */
 void oom_window_init(struct oom_window *window, const struct oom_model_spec *spec,
                      const struct oom_source *source, int64_t samples, int64_t distinct,
                      bool token_weights);
 
 int64_t oom_window_identity(const struct oom_window *window, int64_t sample); /* of [0, B) */
 double oom_window_weight(const struct oom_window *window, int64_t sample);
+/* Gives the window samples of changing length. */
+void oom_window_cut(struct oom_window *window, const int64_t *cut, int64_t micro);
+
+/* Rows that a sample has on the device: positions T of gpt, rows R of mlp. */
+int64_t oom_window_rows(const struct oom_window *window, int64_t sample);
 /* Rows of identity p that count: those before its length weigh 1, the others 0. */
 int64_t oom_window_length(const struct oom_window *window, int64_t identity);
 /* Sum of the rows' weights of samples [begin, end), each times its sample's weight. */
 double oom_window_mass(const struct oom_window *window, int64_t begin, int64_t end);
 
-/* Some consecutive samples of a window on the device. N = samples * rows of a sample. */
+/* Some consecutive samples of a window, of one length, on the device. */
 struct oom_batch {
-    int64_t samples, rows;        /* rows: N */
+    int64_t samples, rows;        /* rows: N = samples * each */
+    int64_t each;                 /* rows of a sample */
     struct oom_tensor inputs;     /* gpt: tokens (N) i32; mlp: (N,C) dtype */
     struct oom_tensor targets;    /* (N) i32 */
     struct oom_tensor weights;    /* (N) dtype: w / divisor */

@@ -121,7 +121,7 @@ struct shape {
 
 static struct shape shape_of(const struct oom_trainer *t) {
     const struct oom_model_spec *spec = &t->options.spec;
-    return (struct shape){t->batch.samples, spec->context, spec->width, spec->heads, t->batch.rows};
+    return (struct shape){t->batch.samples, t->batch.each, spec->width, spec->heads, t->batch.rows};
 }
 
 static struct oom_parameter *block_of(struct oom_trainer *t, int layer) {
@@ -289,10 +289,16 @@ static enum oom_status attention_half_forward(struct oom_trainer *t, int layer,
     OOM_TRY(oom_activation_of(t, 3 * s.n * s.c, layer, "qkv", &k->qkv));
     OOM_TRY(
         oom_linear_forward(t, &p[QKV_WEIGHT], &p[QKV_BIAS], s.n, k->norm1.out.data, k->qkv.data));
+    OOM_TRY(oom_norm_drop_unless_training(t, &k->norm1));
     OOM_TRY(is_tiled(t) ? tiled_forward(t, layer, k) : scores_forward(t, layer, k));
+    OOM_TRY(oom_drop_unless_training(t, &k->qkv));
+    OOM_TRY(oom_drop_unless_training(t, &k->probs));
+    OOM_TRY(oom_drop_unless_training(t, &k->lse));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "residual 1", &k->residual));
-    return add_branch(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], 1 + 2 * (uint32_t)layer, k->attention.data,
-                      k->input.data, k->residual.data);
+    OOM_TRY(add_branch(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], 1 + 2 * (uint32_t)layer,
+                       k->attention.data, k->input.data, k->residual.data));
+    OOM_TRY(oom_drop_unless_training(t, &k->attention));
+    return oom_drop_unless_training(t, &k->input);
 }
 
 static enum oom_status mlp_half_forward(struct oom_trainer *t, int layer, struct saved_block *k,
@@ -303,13 +309,17 @@ static enum oom_status mlp_half_forward(struct oom_trainer *t, int layer, struct
                              "norm 2", &k->norm2));
     OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "fc", &k->fc));
     OOM_TRY(oom_linear_forward(t, &p[FC_WEIGHT], &p[FC_BIAS], s.n, k->norm2.out.data, k->fc.data));
+    OOM_TRY(oom_norm_drop_unless_training(t, &k->norm2));
     OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "gelu", &k->activated));
     struct oom_gelu_forward_args gelu = {t->session->dtype, 4 * s.n * s.c, k->fc.data,
                                          k->activated.data};
     OOM_TRY(oom_run(t->session, OOM_OP_GELU_FORWARD, &gelu));
+    OOM_TRY(oom_drop_unless_training(t, &k->fc));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "residual 2", out));
     OOM_TRY(add_branch(t, &p[OUT_WEIGHT], &p[OUT_BIAS], 2 + 2 * (uint32_t)layer, k->activated.data,
                        k->residual.data, out->data));
+    OOM_TRY(oom_drop_unless_training(t, &k->activated));
+    OOM_TRY(oom_drop_unless_training(t, &k->residual));
     return oom_keep_saved(t, &k->residual);
 }
 
@@ -396,9 +406,11 @@ static enum oom_status head_forward(struct oom_trainer *t, struct saved *saved) 
     struct oom_parameter *p = t->parameters + final_gamma(spec);
     OOM_TRY(oom_norm_forward(t, &p[0], &p[1], s.n, s.c, saved->last.data, (int)spec->layers,
                              "final norm", &saved->final));
+    OOM_TRY(oom_drop_unless_training(t, &saved->last));
     OOM_TRY(oom_activation(t, s.n * spec->vocab, "logits", &t->logits));
-    return oom_linear_forward(t, &t->parameters[head_weight(spec)], NULL, s.n,
-                              saved->final.out.data, t->logits.data);
+    OOM_TRY(oom_linear_forward(t, &t->parameters[head_weight(spec)], NULL, s.n,
+                               saved->final.out.data, t->logits.data));
+    return oom_norm_drop_unless_training(t, &saved->final);
 }
 
 static enum oom_status head_backward(struct oom_trainer *t, struct saved *saved,

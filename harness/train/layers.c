@@ -1,6 +1,6 @@
 #include "harness/train/layers.h"
 
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +24,10 @@ enum oom_status oom_activation_of(struct oom_trainer *t, int64_t n, int layer, c
 
 enum oom_status oom_drop(struct oom_trainer *t, struct oom_tensor *tensor) {
     return oom_scope_free(&t->scope, tensor);
+}
+
+enum oom_status oom_drop_unless_training(struct oom_trainer *t, struct oom_tensor *tensor) {
+    return t->evaluating ? oom_drop(t, tensor) : OOM_OK;
 }
 
 enum oom_status oom_keep_saved(struct oom_trainer *t, const struct oom_tensor *tensor) {
@@ -111,7 +115,7 @@ enum oom_status oom_linear_backward_weight(struct oom_trainer *t, struct oom_par
 
 enum oom_status oom_dropout(struct oom_trainer *t, uint32_t layer, int64_t elements, oom_devptr x,
                             oom_devptr y) {
-    if (t->options.spec.dropout == 0) return OOM_OK;
+    if (t->options.spec.dropout == 0 || t->evaluating) return OOM_OK;
     struct oom_dropout_args args = {.dtype = t->session->dtype,
                                     .batch = t->batch.samples,
                                     .elements = elements,
@@ -149,6 +153,12 @@ enum oom_status oom_norm_forward(struct oom_trainer *t, const struct oom_paramet
                                               .mean = out->mean.data,
                                               .rstd = out->rstd.data};
     return oom_run(t->session, OOM_OP_LAYERNORM_FORWARD, &args);
+}
+
+enum oom_status oom_norm_drop_unless_training(struct oom_trainer *t, struct oom_norm *norm) {
+    OOM_TRY(oom_drop_unless_training(t, &norm->out));
+    OOM_TRY(oom_drop_unless_training(t, &norm->mean));
+    return oom_drop_unless_training(t, &norm->rstd);
 }
 
 enum oom_status oom_norm_backward(struct oom_trainer *t, struct oom_parameter *gamma,

@@ -16,6 +16,9 @@ enum oom_status oom_activation(struct oom_trainer *t, int64_t n, const char *sit
 enum oom_status oom_activation_of(struct oom_trainer *t, int64_t n, int layer, const char *what,
                                   struct oom_tensor *out);
 enum oom_status oom_drop(struct oom_trainer *t, struct oom_tensor *tensor);
+/* Called where forward has read it for the last time: in an evaluation, which has no backward, it
+ * goes. */
+enum oom_status oom_drop_unless_training(struct oom_trainer *t, struct oom_tensor *tensor);
 
 /* Called where a saved activation has been read for the last time in forward: it is kept, for
  * backward reads it; and where backward is done with it. */
@@ -34,7 +37,7 @@ enum oom_status oom_linear_backward_weight(struct oom_trainer *t, struct oom_par
                                            struct oom_parameter *b, int64_t n, oom_devptr x,
                                            oom_devptr dy);
 
-/* In place on x (samples of the batch, elements each); nothing when the model has no dropout. */
+/* y may be x (samples of the batch, elements each); nothing without dropout, or in evaluation. */
 enum oom_status oom_dropout(struct oom_trainer *t, uint32_t layer, int64_t elements, oom_devptr x,
                             oom_devptr y);
 
@@ -48,6 +51,7 @@ struct oom_norm {
 enum oom_status oom_norm_forward(struct oom_trainer *t, const struct oom_parameter *gamma,
                                  const struct oom_parameter *beta, int64_t n, int64_t channels,
                                  oom_devptr x, int layer, const char *what, struct oom_norm *out);
+enum oom_status oom_norm_drop_unless_training(struct oom_trainer *t, struct oom_norm *norm);
 /* dx = residual + gradient through the norm; residual 0: none. Frees the norm's tensors. */
 enum oom_status oom_norm_backward(struct oom_trainer *t, struct oom_parameter *gamma,
                                   struct oom_parameter *beta, int64_t n, int64_t channels,

@@ -8,6 +8,7 @@
  * C elements, 2 C with dropout.
  */
 #include "harness/train/layers.h"
+#include "harness/train/loop.h"
 #include "kernels/hostmem.h"
 
 #include <stdio.h>
@@ -55,7 +56,7 @@ static enum oom_status taken_branches(struct oom_trainer *t, int layer, struct o
     *out = (struct oom_tensor){0};
     const struct oom_branches *branches = &t->branches;
     if (branches->take == NULL) return OOM_OK;
-    int64_t elements = t->options.spec.rows * t->options.spec.width;
+    int64_t elements = t->batch.each * t->options.spec.width;
     uint64_t bytes = (uint64_t)(t->batch.samples * elements);
     OOM_TRY(oom_scope_alloc(&t->scope, bytes, OOM_TAG_DATA, "branches", out));
     uint8_t *host = oom_host_alloc(bytes);
@@ -73,7 +74,7 @@ static enum oom_status taken_branches(struct oom_trainer *t, int layer, struct o
 static enum oom_status layer_forward(struct oom_trainer *t, int layer, struct saved_layer *k) {
     const struct oom_model_spec *spec = &t->options.spec;
     struct oom_parameter *p = t->parameters + 2 * layer;
-    int64_t n = t->batch.rows * spec->width, elements = spec->rows * spec->width;
+    int64_t n = t->batch.rows * spec->width, elements = t->batch.each * spec->width;
     OOM_TRY(oom_activation_of(t, n, layer, "relu", &k->relu));
     OOM_TRY(oom_linear_forward(t, &p[0], &p[1], t->batch.rows, input_of(t, layer), k->relu.data));
     const struct oom_branches *branches = &t->branches;
@@ -87,7 +88,7 @@ static enum oom_status layer_forward(struct oom_trainer *t, int layer, struct sa
                                          k->relu.data};
     OOM_TRY(oom_run(t->session, OOM_OP_RELU_FORWARD, &relu));
     OOM_TRY(oom_drop(t, &branch));
-    if (spec->dropout == 0) return OOM_OK;
+    if (spec->dropout == 0 || t->evaluating) return OOM_OK;
     OOM_TRY(oom_activation_of(t, n, layer, "dropout", &k->dropped));
     return oom_dropout(t, (uint32_t)layer, elements, k->relu.data, k->dropped.data);
 }
@@ -98,7 +99,7 @@ static enum oom_status layer_backward(struct oom_trainer *t, int layer, struct s
     const struct oom_model_spec *spec = &t->options.spec;
     struct oom_parameter *p = t->parameters + 2 * layer;
     int64_t n = t->batch.rows * spec->width;
-    OOM_TRY(oom_dropout(t, (uint32_t)layer, spec->rows * spec->width, dy->data, dy->data));
+    OOM_TRY(oom_dropout(t, (uint32_t)layer, t->batch.each * spec->width, dy->data, dy->data));
     struct oom_tensor branch;
     OOM_TRY(taken_branches(t, layer, &branch));
     struct oom_relu_backward_args relu = {t->session->dtype, n,        k->relu.data,
@@ -124,13 +125,17 @@ static enum oom_status mlp_forward(struct oom_trainer *t) {
     struct saved_layer *saved = t->saved;
     int layers = (int)spec->layers;
     for (int i = 0; i < layers; i++) {
+        struct oom_tensor *read = i == 0 ? &t->batch.inputs : &saved[i - 1].relu;
         OOM_TRY(layer_forward(t, i, &saved[i]));
-        if (i > 0) OOM_TRY(oom_keep_saved(t, &saved[i - 1].relu));
+        if (i > 0) OOM_TRY(oom_keep_saved(t, read));
+        OOM_TRY(oom_drop_unless_training(t, read));
+        OOM_TRY(oom_loop_after_layer(t));
     }
     struct oom_parameter *head = t->parameters + 2 * layers;
     OOM_TRY(oom_activation(t, t->batch.rows * spec->vocab, "logits", &t->logits));
-    return oom_linear_forward(t, &head[0], &head[1], t->batch.rows, input_of(t, layers),
-                              t->logits.data);
+    OOM_TRY(oom_linear_forward(t, &head[0], &head[1], t->batch.rows, input_of(t, layers),
+                               t->logits.data));
+    return oom_drop_unless_training(t, &saved[layers - 1].relu);
 }
 
 static enum oom_status mlp_backward(struct oom_trainer *t) {

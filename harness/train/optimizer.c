@@ -1,6 +1,6 @@
 #include "harness/train/optimizer.h"
 
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 
 /* The hyperparameters of every run: they are no subject here. */
 static const double learning_rate = 0x1p-10, momentum = 0.875;

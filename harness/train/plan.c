@@ -1,6 +1,6 @@
 #include "harness/train/plan.h"
 
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 
 /* Everything a plan makes and must give back. */
 struct stage {

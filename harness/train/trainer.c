@@ -1,7 +1,8 @@
 #include "harness/train/trainer.h"
 
 #include "harness/base/rng.h"
-#include "harness/train/control.h"
+#include "harness/base/control.h"
+#include "harness/train/loop.h"
 #include "harness/train/optimizer.h"
 #include "kernels/hostmem.h"
 
@@ -153,14 +154,17 @@ void oom_trainer_destroy(struct oom_trainer *t) {
 
 /* ---- one micro-batch ---- */
 
-/* dlogits = weights * scale * (softmax(logits) - onehot); loss += sum of weighted losses. */
+/* dlogits = weights * scale * (softmax(logits) - onehot), but for an evaluation; loss += sum of
+ * weighted losses. */
 static enum oom_status loss_and_dlogits(struct oom_trainer *t) {
     int64_t n = t->batch.rows, v = t->options.spec.vocab;
     uint64_t size = real_bytes(t);
     OOM_TRY(
         oom_scope_alloc(&t->scope, (uint64_t)n * size, OOM_TAG_ACTIVATION, "losses", &t->losses));
-    OOM_TRY(oom_scope_alloc(&t->scope, (uint64_t)(n * v) * size, OOM_TAG_ACTIVATION, "dlogits",
-                            &t->dlogits));
+    if (!t->evaluating) {
+        OOM_TRY(oom_scope_alloc(&t->scope, (uint64_t)(n * v) * size, OOM_TAG_ACTIVATION, "dlogits",
+                                &t->dlogits));
+    }
     struct oom_cross_entropy_args entropy = {.dtype = t->session->dtype,
                                              .rows = n,
                                              .classes = v,
@@ -191,10 +195,49 @@ enum oom_status oom_trainer_micro_batch(struct oom_trainer *t, const struct oom_
     OOM_TRY(oom_batch_load(&t->scope, window, begin, end, weighing, &t->batch));
     t->phase = OOM_PHASE_FORWARD;
     OOM_TRY(model->forward(t));
+    OOM_TRY(oom_loop_after_forward(t));
     t->phase = OOM_PHASE_LOSS;
     OOM_TRY(loss_and_dlogits(t));
     t->phase = OOM_PHASE_BACKWARD;
-    return model->backward(t);
+    OOM_TRY(model->backward(t));
+    return oom_loop_after_backward(t);
+}
+
+/* ---- evaluation ---- */
+
+static enum oom_status read_loss(struct oom_trainer *t, double *loss) {
+    union {
+        float f32;
+        double f64;
+    } value = {.f64 = 0};
+    OOM_TRY(t->session->device->api->download(t->session->device, &value, t->loss.data,
+                                              real_bytes(t), t->session->stream));
+    *loss = t->session->dtype == OOM_F64 ? value.f64 : (double)value.f32;
+    return OOM_OK;
+}
+
+static enum oom_status forward_and_loss(struct oom_trainer *t, const struct oom_window *window) {
+    struct oom_weighing weighing = {window->total, false};
+    t->phase = OOM_PHASE_LOAD;
+    t->first_sample = 0;
+    OOM_TRY(oom_batch_load(&t->scope, window, 0, window->samples, weighing, &t->batch));
+    t->phase = OOM_PHASE_FORWARD;
+    OOM_TRY(model_of(&t->options.spec)->forward(t));
+    t->phase = OOM_PHASE_LOSS;
+    return loss_and_dlogits(t);
+}
+
+enum oom_status oom_trainer_evaluate(struct oom_trainer *t, const struct oom_window *window,
+                                     double *loss) {
+    OOM_TRY(oom_trainer_begin_step(t));
+    OOM_TRY(oom_batch_free(&t->scope, &t->batch));
+    t->evaluating = true;
+    enum oom_status status = forward_and_loss(t, window);
+    t->evaluating = false;
+    OOM_TRY(status);
+    OOM_TRY(oom_batch_free(&t->scope, &t->batch));
+    t->phase = OOM_PHASE_SETUP;
+    return read_loss(t, loss);
 }
 
 /* ---- the step around it ---- */
@@ -250,5 +293,6 @@ enum oom_status oom_trainer_drop(struct oom_trainer *t) {
     oom_trainer_forget(t);
     if (oom_control_on(OOM_CONTROL_TENSOR_LEAKED)) leak_one(&t->scope);
     if (oom_control_on(OOM_CONTROL_RNG_ADVANCED)) t->rng_step++;
+    OOM_TRY(oom_loop_drop(t));
     return oom_scope_drop(&t->scope);
 }

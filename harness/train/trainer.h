@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct oom_loop; /* loop.h */
+
 /* ---- parameters ---- */
 
 /* Of vectors, tables and heads. A head must begin small: with saturated probabilities the rows'
@@ -98,6 +100,8 @@ struct oom_trainer {
     int micro_batch;              /* its number in the window, from 0 */
     int gradients_written;        /* how many parameter gradients this step has begun to add to */
     struct oom_branches branches; /* zero: not looked at */
+    struct oom_loop *loop;        /* borrowed; NULL: nothing happens beside the steps */
+    bool evaluating;              /* nothing is kept for backward, nothing is dropped out */
 };
 
 /* Allocates and initialises the parameters (seeded) and the loss. On failure nothing is left. */
@@ -116,12 +120,18 @@ enum oom_status oom_trainer_micro_batch(struct oom_trainer *trainer,
 /* The optimizer's update: all or nothing. Everything is allocated before anything is written. */
 enum oom_status oom_trainer_update(struct oom_trainer *trainer);
 
+/* Forward and loss of a whole window, in one piece; every tensor goes as soon as it has been read
+ * for the last time. The trainer's own loss is not kept. */
+enum oom_status oom_trainer_evaluate(struct oom_trainer *trainer, const struct oom_window *window,
+                                     double *loss);
+
 /* Sets the loss to 0. */
 enum oom_status oom_trainer_begin_step(struct oom_trainer *trainer);
 /* Frees the last batch and clears the gradients as the options say; advances the random numbers. */
 enum oom_status oom_trainer_end_step(struct oom_trainer *trainer);
 
-/* Drops every tensor of the failed step; gradients are not touched. */
+/* Drops every tensor of the failed step, results kept from it included; gradients are not touched.
+ */
 enum oom_status oom_trainer_drop(struct oom_trainer *trainer);
 /* Forgets them without freeing, as a program does that still references a failed step's tensors;
  * they are freed by a later drop, or with the trainer. */

@@ -7,6 +7,8 @@
 #include "harness/base/sizes.h"
 #include "harness/verify/compare.h"
 #include "harness/verify/court.h"
+#include "harness/verify/cures.h"
+#include "harness/verify/recording.h"
 #include "kernels/hostmem.h"
 
 #include <math.h>
@@ -63,9 +65,14 @@ static struct oom_job reference_job(const struct proceedings *p) {
     job.release_between = false;
     job.rule = OOM_RULE_FIXED;
     job.recovery = OOM_RECOVERY_FULL;
-    job.most = job.samples;
     job.retry = 0;
     job.capture = true;
+    if (p->the_case->reference == OOM_REFERENCE_DEFAULTS) {
+        job.settings = oom_allocator_settings_default();
+        job.loop.release_each_step = false;
+        return job;
+    }
+    job.most = job.samples;
     if (p->the_case->reference == OOM_REFERENCE_WHOLE) {
         job.micro = job.uneven = false;
         memset(job.sizes, 0, sizeof job.sizes);
@@ -75,11 +82,17 @@ static struct oom_job reference_job(const struct proceedings *p) {
     return job;
 }
 
-/* A job ends well, or out of memory, or by a crash: all are answers. Anything else (a file that
- * could not be written, no host memory) is the harness's own failure, and judges nobody. */
+/* It used memory that was not there: an address nobody gave it, a page that was unmapped. */
+static bool strayed(const struct oom_hearing *hearing) {
+    return hearing->finished && hearing->result.status == OOM_INVALID;
+}
+
+/* A job ends well, or out of memory, or astray, or by a crash: all are answers. Anything else (a
+ * file that could not be written, no host memory) is the harness's own failure, and judges nobody.
+ */
 static enum oom_status broken(const struct oom_hearing *hearing) {
     enum oom_status status = hearing->finished ? hearing->result.status : OOM_OK;
-    if (status == OOM_OK || status == OOM_NOMEM) return OOM_OK;
+    if (status == OOM_OK || status == OOM_NOMEM || strayed(hearing)) return OOM_OK;
     return oom_fail(status, "a job broke: %.200s", hearing->result.message);
 }
 
@@ -87,18 +100,21 @@ static enum oom_status hear_all(struct proceedings *p) {
     const struct oom_case *c = p->the_case;
     struct oom_job mitigated = c->mitigated;
     mitigated.capture = true;
+    mitigated.injection = c->injection;
     struct oom_job need = on_dry(&c->unmitigated, OOM_PLAN_UNLIMITED);
-    struct oom_job predicted = on_dry(&c->mitigated, c->mitigated.capacity);
+    struct oom_job predicted = on_dry(&mitigated, c->mitigated.capacity);
     OOM_TRY(oom_court_hear(p->court, "dry-need", &need, NULL, &p->needed));
     OOM_TRY(oom_court_hear(p->court, "dry", &predicted, c->extra, &p->predicted));
-    OOM_TRY(oom_court_hear(p->court, "unmitigated", &c->unmitigated, NULL, &p->unmitigated));
+    struct oom_job unmitigated = c->unmitigated;
+    unmitigated.record = c->fragmented || c->exports != NULL;
+    OOM_TRY(oom_court_hear(p->court, "unmitigated", &unmitigated, NULL, &p->unmitigated));
     OOM_TRY(oom_court_hear(p->court, "mitigated", &mitigated, c->extra, &p->mitigated));
     if (completed(p->mitigated)) {
         struct oom_job reference = reference_job(p);
         if (c->bitwise) {
             OOM_TRY(oom_court_hear(p->court, "reference", &reference, NULL, &p->reference));
         }
-        if (c->at_the_edge && c->extra == NULL) {
+        if (c->at_the_edge && c->extra == NULL && !oom_injection_on(&c->injection)) {
             struct oom_job beyond = c->mitigated;
             beyond.rule = OOM_RULE_FIXED;
             beyond.steps = OOM_PLAN_STEPS;
@@ -133,31 +149,71 @@ static void describe_oom(const struct oom_report *oom, char *why, size_t n) {
         oom_size_format(oom->largest_cached, largest, sizeof largest));
 }
 
-static void judge_oom_without(struct proceedings *p) {
-    const struct oom_hearing *h = p->unmitigated;
-    char why[OOM_REASON_MAX];
-    double need = (double)need_of(p) / (double)p->the_case->mitigated.capacity;
-    oom_record_number(p->record, "need", need, "");
-    if (!h->finished) {
-        snprintf(why, sizeof why, "the unmitigated step's process: %s", h->end);
-        bit(p, OOM_BIT_OOM_WITHOUT, false, why);
-        return;
+/* The state that the unmitigated step failed in: what a release could give back, what not, and
+ * which live blocks are in the way. */
+static void note_fragmentation(struct oom_case_record *record, const struct oom_fragmentation *f) {
+    oom_record_number(record, "oom_largest_hole", f->largest_hole, "");
+    oom_record_number(record, "oom_soft_bytes", (double)f->soft, "bytes");
+    oom_record_number(record, "oom_hard_bytes", (double)f->hard, "bytes");
+    oom_record_number(record, "oom_pinned_segments", (double)f->pinned_segments, "");
+    for (int i = 0; i < f->pin_count; i++) {
+        char name[24], text[128];
+        snprintf(name, sizeof name, "oom_pin_%d", i);
+        snprintf(text, sizeof text, "%llu bytes free beside '%s'",
+                 (unsigned long long)f->pins[i].free_bytes, f->pins[i].site);
+        oom_record_text(record, name, text);
     }
+}
+
+/* NULL when it is fragmentation that the run failed for; else what is wrong. */
+static enum oom_status unlike_fragmentation(struct proceedings *p, const char **wrong, char *why,
+                                            size_t n) {
+    const struct oom_report *oom = &p->unmitigated->result.oom;
+    *wrong = NULL;
+    if (!p->the_case->fragmented) return OOM_OK;
+    if (oom->capacity - oom->allocated >= oom->requested) {
+        return oom_recording_judge(p->unmitigated, wrong, why, n);
+    }
+    *wrong = "fewer bytes are free than are asked for: that is no fragmentation";
+    return OOM_OK;
+}
+
+/* NULL when the unmitigated run failed as the case says; else what is wrong. */
+static enum oom_status not_failed(struct proceedings *p, double need, const char **wrong, char *why,
+                                  size_t n) {
+    const struct oom_hearing *h = p->unmitigated;
     const struct oom_report *oom = &h->result.oom;
-    bool failed = h->result.status == OOM_NOMEM && oom->valid && oom->requested > 0;
-    if (!failed) {
-        snprintf(why, sizeof why, "the unmitigated step did not run out of memory: %.120s",
+    *wrong = why;
+    if (!h->finished) {
+        snprintf(why, n, "the unmitigated step's process: %s", h->end);
+    } else if (h->result.status != OOM_NOMEM || !oom->valid || oom->requested == 0) {
+        snprintf(why, n, "the unmitigated step did not run out of memory: %.120s",
                  h->result.status == OOM_OK ? "it finished" : h->result.message);
     } else if (!(need >= p->the_case->need)) {
-        snprintf(why, sizeof why, "it needs %.2f times the capacity; the case asks for %.2f", need,
+        snprintf(why, n, "it needs %.2f times the capacity; the case asks for %.2f", need,
                  p->the_case->need);
     } else {
+        return unlike_fragmentation(p, wrong, why, n);
+    }
+    return OOM_OK;
+}
+
+static enum oom_status judge_oom_without(struct proceedings *p) {
+    char why[OOM_REASON_MAX];
+    const char *wrong;
+    double need = (double)need_of(p) / (double)p->the_case->mitigated.capacity;
+    oom_record_number(p->record, "need", need, "");
+    OOM_TRY(not_failed(p, need, &wrong, why, sizeof why));
+    if (wrong == NULL) {
+        const struct oom_report *oom = &p->unmitigated->result.oom;
         describe_oom(oom, why, sizeof why);
         oom_record_number(p->record, "oom_requested_bytes", (double)oom->requested, "bytes");
         oom_record_number(p->record, "oom_free_bytes", (double)oom->device_free, "bytes");
         oom_record_text(p->record, "oom_site", oom->site);
+        note_fragmentation(p->record, &oom->fragmentation);
     }
-    bit(p, OOM_BIT_OOM_WITHOUT, failed && need >= p->the_case->need, why);
+    bit(p, OOM_BIT_OOM_WITHOUT, wrong == NULL, wrong == NULL ? why : wrong);
+    return OOM_OK;
 }
 
 /* ---- fits_with ---- */
@@ -172,6 +228,28 @@ static int count_real_runs(const struct oom_job_result *result) {
     int runs = 0;
     for (int i = 0; i < result->attempt_count; i++) runs += result->attempts[i].step == 0;
     return runs;
+}
+
+static int count_injected(const struct oom_job_result *result) {
+    int injected = 0;
+    for (int i = 0; i < result->attempt_count; i++) {
+        const struct oom_attempt *attempt = &result->attempts[i];
+        injected += attempt->status == OOM_NOMEM && attempt->report.injected;
+    }
+    return injected;
+}
+
+/* An injected failure ended the run, and rightly: no rule had a smaller size left. Outside a step
+ * (an evaluation) nothing retries. */
+static bool ended_by_injection(const struct oom_hearing *h) {
+    const struct oom_job_result *r = &h->result;
+    if (!oom_injection_on(&h->job.injection) || !h->finished) return false;
+    if (r->status != OOM_NOMEM || !r->oom.injected) return false;
+    const struct oom_attempt *last = &r->attempts[r->attempt_count > 0 ? r->attempt_count - 1 : 0];
+    if (r->attempt_count == 0 || last->status != OOM_NOMEM || last->trial) return true;
+    struct oom_sizing sizing = {
+        .rule = h->job.rule, .most = h->job.most, .retry = h->job.retry, .size = last->size};
+    return oom_sizing_next(&sizing) < 1;
 }
 
 /* NULL when it fits; else what is wrong, with figures. */
@@ -201,7 +279,8 @@ static const char *misfit(struct proceedings *p, char *why, size_t n) {
                  oom_size_format(worst, size, sizeof size), (double)allowance / (1 << 20));
         return why;
     }
-    if (c->without_oom && count_ooms(r) > 0) return "the mitigated run met an OOM of its own";
+    if (c->without_oom && count_ooms(r) > count_injected(r))
+        return "the mitigated run met an OOM of its own";
     if (p->beyond != NULL && !(p->beyond->finished && p->beyond->result.status == OOM_NOMEM)) {
         return "one sample more fits as well: the size found is not the largest";
     }
@@ -216,10 +295,17 @@ static void judge_fits(struct proceedings *p) {
                        h->end);
         return;
     }
+    if (ended_by_injection(h)) {
+        oom_record_bit(p->record, OOM_BIT_FITS_WITH, OOM_NOT_ASKED,
+                       "the injected failure ended it: rule %s has no smaller size",
+                       oom_rule_name(h->job.rule));
+        return;
+    }
     if (!completed(h)) {
         const struct oom_report *oom = &h->result.oom;
+        bool nomem = h->result.status == OOM_NOMEM && oom->valid;
         snprintf(why, sizeof why, "the mitigated run did not finish: %.120s",
-                 oom->valid ? oom->site : h->result.message);
+                 nomem ? oom->site : h->result.message);
         bit(p, OOM_BIT_FITS_WITH, false, why);
         return;
     }
@@ -272,6 +358,11 @@ static const char *unequal_bits(struct proceedings *p, char *why, size_t n) {
         if (!(a->result.steps[step].loss == b->result.steps[step].loss)) {
             snprintf(why, n, "the loss of step %d is %.9g, the reference's %.9g", step,
                      a->result.steps[step].loss, b->result.steps[step].loss);
+            return why;
+        }
+        if (!(a->result.steps[step].evaluation == b->result.steps[step].evaluation)) {
+            snprintf(why, n, "the evaluation at step %d gives %.9g, the reference's %.9g", step,
+                     a->result.steps[step].evaluation, b->result.steps[step].evaluation);
             return why;
         }
     }
@@ -382,6 +473,11 @@ static void judge_gradients(struct proceedings *p) {
         bit(p, OOM_BIT_GRAD_MATCH, false, why);
         return;
     }
+    if (ended_by_injection(h)) {
+        oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_ASKED,
+                       "the injected failure ended it");
+        return;
+    }
     if (!completed(h)) {
         oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_REACHED, "no finished step");
         return;
@@ -424,11 +520,16 @@ static void judge_data(struct proceedings *p) {
         return;
     }
     const struct oom_job_result *r = &h->result;
+    if (strayed(h)) {
+        snprintf(why, sizeof why, "it used memory that was not there: %.160s", r->message);
+        bit(p, OOM_BIT_DATA_INTACT, false, why);
+        return;
+    }
     if (r->canary_checks == 0 || r->parameter_checks < r->steps_done) {
         oom_record_bit(p->record, OOM_BIT_DATA_INTACT, OOM_NOT_REACHED, "nothing was checked");
         return;
     }
-    bool intact = r->canary_bad == 0 && r->parameter_bad == 0;
+    bool intact = r->canary_bad == 0 && r->parameter_bad == 0 && r->kept_bad == 0;
     uint64_t blocks = g != NULL ? g->result.guards_bad : 0;
     bool guarded = g == NULL || (completed(g) && g->result.guard_checks > 0 && blocks == 0 &&
                                  g->result.canary_bad == 0 && g->result.parameter_bad == 0);
@@ -437,9 +538,9 @@ static void judge_data(struct proceedings *p) {
     } else {
         snprintf(why, sizeof why,
                  "canaries: %llu bytes changed in %d looks; parameters: changed in %d of %d looks; "
-                 "guards: %llu of the blocks' damaged",
+                 "guards: %llu of the blocks' damaged; kept results: %llu changed",
                  (unsigned long long)r->canary_bad, r->canary_checks, r->parameter_bad,
-                 r->parameter_checks, (unsigned long long)blocks);
+                 r->parameter_checks, (unsigned long long)blocks, (unsigned long long)r->kept_bad);
     }
     bit(p, OOM_BIT_DATA_INTACT, intact && guarded, why);
 }
@@ -570,17 +671,58 @@ static enum oom_status note_share(struct proceedings *p) {
     return OOM_OK;
 }
 
+/* Which failures were injected, and whether the last one ended the run. */
+static void note_injection(struct proceedings *p) {
+    const struct oom_hearing *h = p->mitigated;
+    const struct oom_job_result *r = &h->result;
+    const struct oom_report *first = NULL;
+    char text[128];
+    if (!h->finished) return;
+    for (int i = r->attempt_count - 1; i >= 0; i--) {
+        if (r->attempts[i].report.injected) first = &r->attempts[i].report;
+    }
+    if (first == NULL && r->oom.injected) first = &r->oom;
+    int injected = count_injected(r);
+    oom_record_number(p->record, "injected", injected > 0 ? injected : first != NULL, "");
+    oom_record_number(p->record, "injected_end", ended_by_injection(h), "");
+    if (first == NULL) return;
+    snprintf(text, sizeof text, "allocation %llu ('%s')", (unsigned long long)first->index,
+             first->site);
+    oom_record_text(p->record, "injected_at", text);
+}
+
+/* A table's unmitigated run, once more in a process of its own, if somebody wants to see it. */
+static enum oom_status export_table(struct proceedings *p) {
+    const struct oom_hearing *hearing;
+    if (p->the_case->exports == NULL) return OOM_OK;
+    struct oom_job job = on_dry(&p->the_case->unmitigated, p->the_case->unmitigated.capacity);
+    job.record = true;
+    OOM_TRY(oom_court_hear(p->court, "recording", &job, NULL, &hearing));
+    return hearing->finished ? oom_recording_export(hearing, p->the_case->exports) : OOM_OK;
+}
+
 enum oom_status oom_case_run(struct oom_court *court, const struct oom_case *the_case,
                              struct oom_case_record *record) {
     struct proceedings p = {.court = court, .the_case = the_case, .record = record};
     snprintf(record->id, sizeof record->id, "%s", the_case->id);
+    if (the_case->table.count > 0) {
+        OOM_TRY(export_table(&p));
+        return oom_cures_judge(the_case, record);
+    }
     OOM_TRY(hear_all(&p));
+    if (the_case->exports != NULL && p.unmitigated->finished) {
+        OOM_TRY(oom_recording_export(p.unmitigated, the_case->exports));
+    }
     note_figures(&p);
     OOM_TRY(note_share(&p));
-    judge_oom_without(&p);
+    OOM_TRY(judge_oom_without(&p));
     judge_fits(&p);
     judge_gradients(&p);
     judge_data(&p);
     judge_state(&p);
+    if (!oom_injection_on(&the_case->injection)) return OOM_OK;
+    note_injection(&p);
+    oom_court_forget(court, p.mitigated);
+    oom_court_forget(court, p.predicted);
     return OOM_OK;
 }

@@ -16,15 +16,42 @@
 
 /* What the mitigated run is compared with. */
 enum oom_reference {
-    OOM_REFERENCE_SIZES, /* a fresh process that begins at the sizes the mitigation found */
-    OOM_REFERENCE_WHOLE, /* the whole batch in one piece */
+    OOM_REFERENCE_SIZES,    /* a fresh process that begins at the sizes the mitigation found */
+    OOM_REFERENCE_WHOLE,    /* the whole batch in one piece */
+    OOM_REFERENCE_DEFAULTS, /* the same loop under the allocator's default settings */
+};
+
+/* A setting tried on the dry device, and what is known to come of it. */
+struct oom_cure {
+    char name[24];
+    char conf[96];       /* the allocator's settings string */
+    bool release_before; /* give cached memory back before each step and other consumer, too */
+    bool fits;           /* pinned: a cell that changes is a failure */
+};
+
+enum { OOM_CURES_MAX = 16 };
+
+/* A table of cures: the job `unmitigated` under each of them, on the dry device alone. */
+struct oom_cure_table {
+    int count; /* 0: the case is no table */
+    struct oom_cure cures[OOM_CURES_MAX];
+    /* pinned of the unmitigated run's failure: which allocation of the run, its bytes, and what
+     * was not allocated of the capacity */
+    uint64_t allocation, requested, free;
+};
+
+/* Where the recording of the unmitigated run goes; NULL: nowhere. */
+struct oom_exports {
+    const char *snapshot; /* in PyTorch's format */
+    const char *trace;    /* JSON, for a results file */
 };
 
 struct oom_case {
     char id[OOM_ID_MAX];
-    struct oom_job mitigated;   /* device, directory and capture are filled in */
-    struct oom_job unmitigated; /* must run out of memory */
-    struct oom_job guards;      /* the mitigated job at --quick size, with guard regions */
+    struct oom_cure_table table; /* if not empty, only `unmitigated` counts of what follows */
+    struct oom_job mitigated;    /* device, directory and capture are filled in */
+    struct oom_job unmitigated;  /* must run out of memory */
+    struct oom_job guards;       /* the mitigated job at --quick size, with guard regions */
     bool has_guards;
     enum oom_reference reference;
     bool bitwise;     /* gradients, loss and the state left behind are equal bits */
@@ -32,9 +59,13 @@ struct oom_case {
     double need;      /* least peak of reserved bytes without limit / capacity; live if by_live */
     bool without_oom; /* the mitigated run may not meet a single OOM */
     bool at_the_edge; /* the size found is the largest: one more sample must fail */
-    bool rates;       /* record the share of the largest size that fits, found on dry */
-    uint64_t host_allowance;  /* bytes of host memory outside the arena; 0: 16 MiB */
-    const char *const *extra; /* options passed on to the mitigated job's processes; NULL */
+    bool fragmented;  /* as many bytes are free as are asked for, and the failed run's own trace,
+                         given to replay, fails at the same allocation */
+    const struct oom_exports *exports; /* NULL: nothing */
+    bool rates;              /* record the share of the largest size that fits, found on dry */
+    uint64_t host_allowance; /* bytes of host memory outside the arena; 0: 16 MiB */
+    struct oom_injection injection; /* into the mitigated run, and its prediction */
+    const char *const *extra;       /* options passed on to the mitigated job's processes; NULL */
 };
 
 struct oom_court;
@@ -54,5 +85,13 @@ void oom_court_close(struct oom_court *court);
  * A harness failure (a job that could not be started, files that cannot be read) is a status. */
 enum oom_status oom_case_run(struct oom_court *court, const struct oom_case *the_case,
                              struct oom_case_record *record);
+
+/* The case with failures injected (also every call in turn), decided. A mitigation that retries
+ * must end with all bits true; one that does not, or has no smaller size left, ends by the failure:
+ * then fits_with and grad_match are not asked, the others decide. Skipped where there is no such
+ * call. */
+enum oom_status oom_case_inject(struct oom_court *court, const struct oom_case *the_case,
+                                const struct oom_injection *injection,
+                                struct oom_case_record *record);
 
 #endif

@@ -155,6 +155,17 @@ enum oom_status oom_court_hear(struct oom_court *court, const char *role, const 
     return OOM_OK;
 }
 
+void oom_court_forget(struct oom_court *court, const struct oom_hearing *hearing) {
+    for (struct remembered_hearing **at = &court->hearings; *at != NULL; at = &(*at)->next) {
+        struct remembered_hearing *entry = *at;
+        if (&entry->hearing != hearing) continue;
+        *at = entry->next;
+        oom_directory_remove(entry->hearing.job.directory);
+        oom_host_free(entry);
+        return;
+    }
+}
+
 /* ---- truths ---- */
 
 static enum oom_status hash_file(const struct oom_job *job, const char *what, int step,

@@ -20,6 +20,9 @@ struct oom_hearing {
 enum oom_status oom_court_hear(struct oom_court *court, const char *role, const struct oom_job *job,
                                const char *const *extra, const struct oom_hearing **out);
 
+/* Its files and what is remembered of it go; nobody may hold it any more. */
+void oom_court_forget(struct oom_court *court, const struct oom_hearing *hearing);
+
 /* The truth of a step of a captured job, made once for equal weights, branches and windows. */
 enum oom_status oom_court_truth(struct oom_court *court, const struct oom_job *job, int step,
                                 int64_t samples, const struct oom_truth **out);

@@ -6,6 +6,7 @@
 
 #include "harness/base/fingerprint.h"
 #include "harness/verify/canary.h"
+#include "harness/verify/recording.h"
 #include "kernels/hostmem.h"
 
 #include <errno.h>
@@ -23,10 +24,14 @@ struct run {
     struct oom_session session;
     struct oom_canaries canaries;
     struct oom_trainer *trainer;
+    struct oom_loop loop;
     struct oom_sizing sizing;
     struct oom_state_print before; /* the step in hand */
     uint64_t foreign;              /* bytes held now, as the device rounds */
     uint64_t scratch;
+    struct oom_injector injector;
+    uint64_t calls_before; /* of alloc, before the steps */
+    bool in_step;          /* `before` is of the step in hand */
     int step;
     int branches; /* file of this step's branches; -1: none */
 };
@@ -115,6 +120,8 @@ static enum oom_status check_canaries(struct run *run) {
     OOM_TRY(oom_canaries_check(&run->canaries, &damaged));
     run->result->canary_checks++;
     run->result->canary_bad += damaged;
+    OOM_TRY(oom_loop_check(&run->loop, &damaged));
+    run->result->kept_bad += damaged;
     if (run->job->settings.guard_bytes == 0) return OOM_OK;
     OOM_TRY(oom_allocator_guards_check(run->session.allocator, &damaged));
     run->result->guard_checks++;
@@ -124,6 +131,8 @@ static enum oom_status check_canaries(struct run *run) {
 
 static enum oom_status before_step(void *context, struct oom_trainer *trainer) {
     struct run *run = context;
+    oom_injector_again(&run->injector, run->session.allocator);
+    run->in_step = true;
     return oom_state_take(trainer, &run->before);
 }
 
@@ -139,6 +148,7 @@ static enum oom_status recovered(void *context, struct oom_trainer *trainer) {
         run->result->restored_bad++;
         snprintf(run->result->restored_why, sizeof run->result->restored_why, "%s", difference);
     }
+    oom_injector_again(&run->injector, run->session.allocator);
     return check_canaries(run);
 }
 
@@ -302,6 +312,9 @@ static void make_window(void *context, int64_t samples, struct oom_window *out) 
     const struct run *run = context;
     oom_window_init(out, &run->job->trainer.spec, &run->source, samples, run->job->distinct,
                     run->job->token_weights);
+    if (run->job->loop.lengths != OOM_LENGTHS_SAME) {
+        oom_window_cut(out, run->loop.cut, run->job->micro ? run->job->most : samples);
+    }
 }
 
 static enum oom_status take_foreign(struct run *run, uint64_t bytes, oom_devptr *ptr) {
@@ -312,28 +325,13 @@ static enum oom_status take_foreign(struct run *run, uint64_t bytes, oom_devptr 
     return settle_peaks(run);
 }
 
-struct holes {
-    uint64_t count, largest;
-};
-
-static enum oom_status count_hole(const struct oom_block_view *block, void *context) {
-    struct holes *holes = context;
-    if (block->allocated) return OOM_OK;
-    holes->count++;
-    if (block->bytes > holes->largest) holes->largest = block->bytes;
-    return OOM_OK;
-}
-
 /* The consumer's OOM: what the allocator has cached is what it could have had. */
 static enum oom_status report_foreign(struct run *run) {
     struct oom_memory_info info;
-    struct holes holes = {0};
+    struct oom_fragmentation f;
     run->session.device->api->memory_info(run->session.device, &info);
-    OOM_TRY(oom_allocator_walk(run->session.allocator, count_hole, &holes));
-    const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
+    OOM_TRY(oom_fragmentation_take(run->session.allocator, &f));
     uint64_t bytes = run->job->foreign_between;
-    uint64_t reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].current;
-    uint64_t allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].current;
     run->result->oom = (struct oom_report){.valid = true,
                                            .site = "a consumer outside the allocator",
                                            .tag = OOM_TAG_OTHER,
@@ -341,13 +339,16 @@ static enum oom_status report_foreign(struct run *run) {
                                            .rounded = bytes,
                                            .wanted = bytes,
                                            .capacity = info.capacity,
+                                           .limit = UINT64_MAX,
                                            .device_free = info.free,
-                                           .reserved = reserved,
-                                           .allocated = allocated,
+                                           .reserved = f.reserved,
+                                           .allocated = f.allocated,
                                            .foreign = run->foreign,
-                                           .cached = reserved - allocated,
-                                           .cached_pieces = holes.count,
-                                           .largest_cached = holes.largest};
+                                           .cached = f.cached,
+                                           .cached_pieces = f.cached_pieces,
+                                           .largest_cached = f.largest_cached,
+                                           .fragmentation = f,
+                                           .settings = run->job->settings};
     return OOM_OK;
 }
 
@@ -368,30 +369,43 @@ static enum oom_status foreign_visit(struct run *run) {
     return OOM_OK;
 }
 
+/* A truth that takes its branches from this run needs them; samples of changing length have none.
+ */
+static bool keeps_branches(const struct oom_job *job) {
+    return job->capture && job->trainer.spec.kind == OOM_MODEL_MLP &&
+           job->loop.lengths == OOM_LENGTHS_SAME;
+}
+
 static enum oom_status run_step(struct run *run, int step) {
     const struct oom_job *job = run->job;
     bool last = step == job->steps - 1;
     int64_t samples = last && job->last_samples > 0 ? job->last_samples : job->samples;
     run->step = step;
     if (job->sizes[step] > 0) run->sizing.size = job->sizes[step];
-    if (job->capture && job->trainer.spec.kind == OOM_MODEL_MLP) {
-        OOM_TRY(open_for(job, "branches", step, &run->branches));
-    }
+    if (keeps_branches(job)) OOM_TRY(open_for(job, "branches", step, &run->branches));
+    OOM_TRY(oom_loop_before(&run->loop, &run->source, step));
     struct oom_windows windows = {run, make_window};
     enum oom_status status =
         oom_sized_step(&run->sizing, run->trainer, step, samples, job->samples, windows);
     if (run->branches >= 0) close(run->branches);
     run->branches = -1;
     run->result->steps[step].size = run->sizing.size;
-    return status;
+    OOM_TRY(status);
+    run->in_step = false;
+    OOM_TRY(oom_loop_after(&run->loop, &run->source, step));
+    run->result->steps[step].evaluation = run->loop.evaluation;
+    return OOM_OK;
 }
 
 static enum oom_status run_steps(struct run *run) {
     const struct oom_job *job = run->job;
+    run->calls_before = oom_allocator_stats(run->session.allocator)->allocations;
+    oom_injector_begin(&run->injector, &job->injection, job->trainer.seed, run->session.allocator);
     for (int step = 0; step < job->steps; step++) {
         OOM_TRY(run_step(run, step));
         run->result->steps_done++;
-        if (step == 0 && job->foreign_between > 0) OOM_TRY(foreign_visit(run));
+        bool visit = step == job->foreign_step && job->foreign_between > 0;
+        if (visit) OOM_TRY(foreign_visit(run));
     }
     return OOM_OK;
 }
@@ -419,7 +433,8 @@ static enum oom_status set_up(struct run *run) {
     struct oom_device_options options = {.capacity = job->capacity,
                                          .schedule = job->schedule,
                                          .isa = job->isa,
-                                         .threads = job->threads};
+                                         .threads = job->threads,
+                                         .seed = job->trainer.seed};
     oom_host_peak_reset();
     OOM_TRY(oom_source_open(job->data[0] != 0 ? job->data : NULL, job->trainer.seed, &run->source));
     OOM_TRY(oom_device_open(job->device, &options, &run->session.device));
@@ -432,8 +447,11 @@ static enum oom_status set_up(struct run *run) {
     if (job->foreign > 0) OOM_TRY(take_foreign(run, job->foreign, &foreign));
     OOM_TRY(oom_canaries_plant(run->session.device, run->session.allocator, job->trainer.seed,
                                &run->canaries));
+    int micro_batches = job->micro ? (int)((job->samples + job->most - 1) / job->most) : 1;
+    OOM_TRY(oom_loop_begin(&run->loop, &job->loop, &run->session, micro_batches));
     OOM_TRY(oom_trainer_create(&run->session, &job->trainer, &run->trainer));
-    if (job->trainer.spec.kind == OOM_MODEL_MLP && job->capture) {
+    oom_loop_attach(&run->loop, run->trainer);
+    if (keeps_branches(job)) {
         run->trainer->branches = (struct oom_branches){.context = run, .see = see_branches};
     }
     prepare_sizing(run);
@@ -443,6 +461,7 @@ static enum oom_status set_up(struct run *run) {
 /* Allocated bytes, and after a release reserved ones, must be those from before: none. */
 static enum oom_status tear_down(struct run *run) {
     struct oom_job_result *result = run->result;
+    OOM_TRY(oom_loop_end(&run->loop, &run->session));
     oom_trainer_destroy(run->trainer);
     run->trainer = NULL;
     OOM_TRY(oom_canaries_free(&run->canaries));
@@ -459,6 +478,14 @@ static enum oom_status finish(struct run *run) {
     measure_host(run);
     OOM_TRY(check_canaries(run));
     if (run->job->capture) OOM_TRY(capture(run, PART_STATE, "state", -1, &ignored));
+    return tear_down(run);
+}
+
+/* An injected failure ended the run: everything must still come down as if it had not. */
+static enum oom_status give_up(struct run *run) {
+    oom_injector_end(&run->injector, run->session.allocator);
+    OOM_TRY(oom_recover(run->trainer, OOM_RECOVERY_FULL));
+    OOM_TRY(run->in_step ? recovered(run, run->trainer) : check_canaries(run));
     return tear_down(run);
 }
 
@@ -481,6 +508,7 @@ static void note_end(struct run *run, enum oom_status status) {
     const struct oom_allocator_stats *stats = oom_allocator_stats(run->session.allocator);
     result->retries = stats->num_alloc_retries;
     result->device_allocations = stats->num_device_alloc;
+    result->step_calls = stats->allocations - run->calls_before;
     if (status == OOM_NOMEM && !result->oom.valid) {
         result->oom = *oom_allocator_report(run->session.allocator);
     }
@@ -495,7 +523,13 @@ enum oom_status oom_job_run(const struct oom_job *job, struct oom_job_result *re
     if (status == OOM_OK) status = run_steps(&run);
     result->seconds = now() - start;
     note_end(&run, status);
-    enum oom_status ended = status == OOM_OK ? finish(&run) : OOM_OK;
+    enum oom_status ended = OOM_OK;
+    if (job->record && run.session.allocator != NULL) {
+        ended = oom_recording_write(job, run.session.allocator);
+    }
+    if (ended == OOM_OK && status == OOM_OK) ended = finish(&run);
+    if (status == OOM_NOMEM && oom_injection_on(&run.injector.injection)) ended = give_up(&run);
+    if (run.session.allocator != NULL) oom_loop_end(&run.loop, &run.session);
     oom_trainer_destroy(run.trainer);
     oom_allocator_destroy(run.session.allocator);
     oom_device_close(run.session.device);

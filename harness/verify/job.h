@@ -10,11 +10,13 @@
 #define OOM_HARNESS_VERIFY_JOB_H
 
 #include "harness/train/batch-size.h"
+#include "harness/train/loop.h"
 #include "harness/train/plan.h"
+#include "harness/verify/injection.h"
 #include "harness/verify/state.h"
 
 enum {
-    OOM_JOB_STEPS_MAX = 4,
+    OOM_JOB_STEPS_MAX = 32,
     OOM_JOB_PATH_MAX = 512,
 };
 
@@ -27,7 +29,8 @@ struct oom_job {
     int threads;
     struct oom_allocator_settings settings;
     uint64_t foreign;         /* bytes that another consumer holds from the start */
-    uint64_t foreign_between; /* bytes that one takes after the first step, and gives back */
+    uint64_t foreign_between; /* bytes that one takes after a step, and gives back */
+    int foreign_step;         /* this one */
     bool release_between;     /* give cached memory back before that */
 
     /* the training */
@@ -39,6 +42,7 @@ struct oom_job {
     int64_t last_samples; /* of the last step's window; 0: the same */
     int64_t distinct;
     bool token_weights;
+    struct oom_loop_options loop; /* what else the training loop does */
 
     /* how it is sized */
     enum oom_rule rule;
@@ -47,6 +51,9 @@ struct oom_job {
     int64_t most, retry;
     int64_t sizes[OOM_JOB_STEPS_MAX]; /* not 0: this size at this step, whatever the rule */
 
+    struct oom_injection injection; /* while the steps run */
+
+    bool record;  /* leave what the allocator remembers behind, as a snapshot */
     bool capture; /* write gradients, weights, branches and the final state */
     char directory[OOM_JOB_PATH_MAX];
 };
@@ -56,6 +63,7 @@ struct oom_job_step {
     int64_t size;    /* of the (micro-)batch that succeeded */
     bool captured;   /* all gradients were there and the optimizer was about to read them */
     double loss;
+    double evaluation;  /* loss of the last evaluation before or after it; 0: none */
     uint64_t gradients; /* fingerprint of all gradients, in order */
 };
 
@@ -77,6 +85,7 @@ struct oom_job_result {
     uint64_t host_peak;    /* taken through oom_host_alloc, without the device's scratch */
     uint64_t resident_out; /* resident outside arena and scratch, at most; 0: not known */
     uint64_t retries, device_allocations;
+    uint64_t step_calls; /* of alloc, while the steps ran */
 
     /* checks made and failed */
     int restored_checks, restored_bad;
@@ -84,6 +93,7 @@ struct oom_job_result {
     int parameter_checks, parameter_bad;
     int canary_checks;
     uint64_t canary_bad; /* bytes */
+    uint64_t kept_bad;   /* tensors that the training loop keeps */
     int guard_checks;
     uint64_t guards_bad; /* blocks */
     bool torn_down;      /* teardown was judged: the next two are figures */

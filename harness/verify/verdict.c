@@ -153,6 +153,7 @@ void oom_record_decide(struct oom_case_record *record) {
     if (record->outcome != OOM_OUTCOME_PASS && record->outcome != OOM_OUTCOME_FAIL) return;
     uint32_t all = (1u << OOM_BIT_COUNT) - 1;
     uint32_t is_true = bits_with(record, OOM_TRUE), is_false = bits_with(record, OOM_FALSE);
+    all &= ~bits_with(record, OOM_NOT_ASKED);
     if ((is_true | is_false) == 0) {
         fail(record, "made no check");
     } else if (record->is_control) {

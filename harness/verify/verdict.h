@@ -26,8 +26,10 @@ enum oom_bit {
         OOM_BIT_COUNT
 };
 
-/* Not reached is neither true nor false: without a finished step there is no gradient to judge. */
-enum oom_answer { OOM_NOT_REACHED, OOM_FALSE, OOM_TRUE };
+/* Not reached is neither true nor false: without a finished step there is no gradient to judge.
+ * Not asked: this case has nothing that could answer (a table made on the dry device computes no
+ * gradients); `why` says so, and the other bits decide. */
+enum oom_answer { OOM_NOT_REACHED, OOM_FALSE, OOM_TRUE, OOM_NOT_ASKED };
 
 /* What a case comes to. An error is the harness's own failure, a crash or a timeout. */
 #define OOM_OUTCOME_MAP(X) \
@@ -88,9 +90,10 @@ const struct oom_figure *oom_record_figure(const struct oom_case_record *record,
 void oom_record_bit(struct oom_case_record *record, enum oom_bit bit, enum oom_answer answer,
                     const char *format, ...) __attribute__((format(printf, 4, 5)));
 
-/* Decides the outcome from the bits: a case passes with five true; a control when exactly the
- * expected bits are false and no other (not reached counts as neither). A record on which no bit
- * was answered fails ("made no check"). SKIP, ERROR and TIMEOUT set before are kept. */
+/* Decides the outcome from the bits: a case passes with all true that were asked; a control when
+ * exactly the expected bits are false and no other (not reached counts as neither). A record on
+ * which no bit was answered fails ("made no check"). SKIP, ERROR and TIMEOUT set before are kept.
+ */
 void oom_record_decide(struct oom_case_record *record);
 
 #endif

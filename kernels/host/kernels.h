@@ -8,10 +8,9 @@
  * -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512; base: no more flags); machines
  * other than x86-64 have base only; kernels/host/isa/NAME.h   included by those (bodies, static
  * inline helpers); kernels/host/NAME.c       compiled once (pool, choice, device); NAME-test.c is a
- * test; NAME-bench.c is a program with a main of its own. In kernels/host/isa every name that is
- * not static goes through OOM_HOST_NAME, which appends the instruction set: otherwise the linker
- * keeps one copy, and an old CPU may get the AVX one. For the same reason shared headers hold
- * `static inline` functions only.
+ * test. In kernels/host/isa every name that is not static goes through OOM_HOST_NAME, which appends
+ * the instruction set: otherwise the linker keeps one copy, and an old CPU may get the AVX one. For
+ * the same reason shared headers hold `static inline` functions only.
  *
  * A kernel of the op gemm is
  *     void OOM_HOST_KERNEL(gemm)(const void *args, const struct oom_host_part *part)

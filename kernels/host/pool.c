@@ -17,7 +17,6 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -180,7 +179,7 @@ const char *oom_pool_note(const struct oom_pool *pool) {
 
 /* Signals of the process go to its own threads; those a thread causes itself (a bus error in a
  * mapping) must still reach their handler. */
-static void block_signals(sigset_t *before) {
+void oom_pool_signals_block(sigset_t *before) {
     static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
     sigset_t all;
     sigfillset(&all);
@@ -194,7 +193,7 @@ static void start_workers(struct oom_pool *pool, int threads, const cpu_set_t *c
     bool pin = cpus != NULL && CPU_COUNT(cpus) == threads;
     int cpu = -1;
     sigset_t before;
-    block_signals(&before);
+    oom_pool_signals_block(&before);
     for (int i = 0; i < threads; i++) {
         cpu_set_t one;
         CPU_ZERO(&one);

@@ -10,6 +10,7 @@
 
 #include "kernels/status.h"
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,10 @@ const char *oom_pool_note(const struct oom_pool *pool); /* why fewer than asked;
  * done. At most `count` parts (1: on the caller alone, no other thread is woken). One run at a
  * time, from one thread at a time; function must not call oom_pool_run. */
 void oom_pool_run(struct oom_pool *pool, int count, oom_pool_function function, void *context);
+
+/* What a thread made from here on must not be asked to handle: signals of the process. The caller
+ * sets *before again (pthread_sigmask) when the thread is there. */
+void oom_pool_signals_block(sigset_t *before);
 
 /* min(CPUs in the affinity mask, CPU quota of the cgroup rounded up), at least 1. */
 int oom_pool_threads_allowed(void);

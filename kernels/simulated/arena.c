@@ -25,8 +25,12 @@ uint64_t oom_arena_fail_at(uint64_t n) {
     return left;
 }
 
+bool oom_arena_fails(void) {
+    return fail_countdown != 0 && --fail_countdown == 0;
+}
+
 static bool must_fail(void) {
-    if (fail_countdown == 0 || --fail_countdown != 0) return false;
+    if (!oom_arena_fails()) return false;
     errno = ENOMEM;
     return true;
 }

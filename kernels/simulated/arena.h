@@ -43,5 +43,7 @@ enum oom_status oom_arena_unmap(struct oom_arena *arena, uint64_t address, uint6
 /* Tests only: the n-th call to the kernel from now fails with ENOMEM (1 is the next; 0: none).
  * Returns how many were left until the one asked for before: 0 when it has come. */
 uint64_t oom_arena_fail_at(uint64_t n);
+/* For calls to the kernel that are made elsewhere: this one is to fail. */
+bool oom_arena_fails(void);
 
 #endif

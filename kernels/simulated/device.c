@@ -3,6 +3,9 @@
  * (streams.h). On `host` a device address is the address in this process and ops run through the
  * table of kernels; `dry` has no memory behind its addresses: ops only check their operands,
  * nothing is stored, and download fills with zeros.
+ *
+ * The queues' lock guards the books as well: under the schedule `threads` workers look at them
+ * while a caller changes them. It is not held while data moves.
  */
 #include "kernels/host/kernels.h"
 #include "kernels/hostmem.h"
@@ -29,6 +32,7 @@ struct simulated {
     struct oom_arena arena;                 /* host */
     const struct oom_host_kernels *kernels; /* host; NULL: nothing is computed */
     struct oom_pool *pool;                  /* host */
+    pthread_mutex_t ops;                    /* the pool and its scratch serve one op at a time */
 };
 
 static struct simulated *simulated(struct oom_device *dev) {
@@ -37,6 +41,16 @@ static struct simulated *simulated(struct oom_device *dev) {
 
 static void *view(oom_devptr ptr) {
     return OOM_HOST_PTR(void, ptr);
+}
+
+static struct simulated *enter(struct oom_device *dev) {
+    oom_queues_enter(&simulated(dev)->queues);
+    return simulated(dev);
+}
+
+static enum oom_status leave(struct simulated *sim, enum oom_status status) {
+    oom_queues_leave(&sim->queues);
+    return status;
 }
 
 /* ---- running a command ---- */
@@ -61,8 +75,10 @@ static enum oom_status check_operands(const struct simulated *sim, enum oom_op o
     return OOM_OK;
 }
 
-static enum oom_status check_command(const struct simulated *sim,
-                                     const struct oom_command *command) {
+/* Made when a command is queued and once more before it runs: memory may have been unmapped or
+ * closed meanwhile. */
+static enum oom_status check_command(void *context, const struct oom_command *command) {
+    const struct simulated *sim = context;
     switch (command->kind) {
     case OOM_COMMAND_OP:
         return check_operands(sim, command->op, &command->args);
@@ -79,10 +95,19 @@ static enum oom_status check_command(const struct simulated *sim,
     return OOM_OK;
 }
 
-static void compute(struct simulated *sim, const struct oom_command *command) {
+/* A GPU's streams share its processors, and these share pool and scratch. */
+static void run_op(struct simulated *sim, const struct oom_command *command) {
+    pthread_mutex_lock(&sim->ops);
+    oom_host_kernels_run(sim->kernels, sim->pool, command->op, &command->args);
+    pthread_mutex_unlock(&sim->ops);
+}
+
+static void run_command(void *context, const struct oom_command *command) {
+    struct simulated *sim = context;
+    if (sim->kernels == NULL) return;
     switch (command->kind) {
     case OOM_COMMAND_OP:
-        oom_host_kernels_run(sim->kernels, sim->pool, command->op, &command->args);
+        run_op(sim, command);
         break;
     case OOM_COMMAND_COPY:
         memcpy(view(command->dst), view(command->src), command->bytes);
@@ -98,17 +123,9 @@ static void compute(struct simulated *sim, const struct oom_command *command) {
     }
 }
 
-/* Memory may have been unmapped or closed since the command was queued: it is checked here. */
-static enum oom_status run_command(void *context, const struct oom_command *command) {
-    struct simulated *sim = context;
-    OOM_TRY(check_command(sim, command));
-    if (sim->kernels != NULL) compute(sim, command);
-    return OOM_OK;
-}
-
 /* What will run later is checked now as well, so that the caller hears of it where it happens. */
-static enum oom_status submit(struct simulated *sim, struct oom_stream *stream,
-                              const struct oom_command *command) {
+static enum oom_status submit_locked(struct simulated *sim, struct oom_stream *stream,
+                                     const struct oom_command *command) {
     if (command->kind != OOM_COMMAND_OP && command->bytes == 0) {
         return oom_stream_check(&sim->queues, stream);
     }
@@ -116,15 +133,22 @@ static enum oom_status submit(struct simulated *sim, struct oom_stream *stream,
     return oom_queues_submit(&sim->queues, stream, command);
 }
 
+static enum oom_status submit(struct oom_device *dev, struct oom_stream *stream,
+                              const struct oom_command *command) {
+    struct simulated *sim = enter(dev);
+    return leave(sim, submit_locked(sim, stream, command));
+}
+
 /* ---- the device itself ---- */
 
 static void device_close(struct oom_device *dev) {
-    struct simulated *sim = simulated(dev);
-    if (sim->queues.first != NULL) (void)oom_queues_sync(&sim->queues);
+    struct simulated *sim = enter(dev);
+    (void)leave(sim, oom_queues_sync(&sim->queues));
     oom_queues_free(&sim->queues);
     oom_memory_free(&sim->memory);
     oom_pool_destroy(sim->pool);
     oom_arena_close(&sim->arena);
+    pthread_mutex_destroy(&sim->ops);
     oom_host_free(sim);
 }
 
@@ -148,41 +172,52 @@ static void device_reset_peak(struct oom_device *dev) {
 /* ---- memory ---- */
 
 static enum oom_status device_alloc(struct oom_device *dev, uint64_t bytes, oom_devptr *out) {
-    return oom_block_alloc(&simulated(dev)->memory, bytes, out);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_block_alloc(&sim->memory, bytes, out));
 }
 
 /* When work that was queued fails, that is what free returns, and nothing was freed. */
-static enum oom_status device_free(struct oom_device *dev, oom_devptr ptr) {
-    struct simulated *sim = simulated(dev);
+static enum oom_status free_locked(struct simulated *sim, oom_devptr ptr) {
     OOM_TRY(oom_block_check(&sim->memory, ptr));
     OOM_TRY(oom_queues_sync(&sim->queues));
     return oom_block_free(&sim->memory, ptr);
 }
 
+static enum oom_status device_free(struct oom_device *dev, oom_devptr ptr) {
+    struct simulated *sim = enter(dev);
+    return leave(sim, free_locked(sim, ptr));
+}
+
 static enum oom_status device_reserve(struct oom_device *dev, uint64_t bytes, oom_devptr *out) {
-    return oom_virtual_reserve(&simulated(dev)->memory, bytes, out);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_virtual_reserve(&sim->memory, bytes, out));
 }
 
 static enum oom_status device_unreserve(struct oom_device *dev, oom_devptr ptr, uint64_t bytes) {
-    return oom_virtual_unreserve(&simulated(dev)->memory, ptr, bytes);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_virtual_unreserve(&sim->memory, ptr, bytes));
 }
 
 static enum oom_status device_create(struct oom_device *dev, uint64_t bytes, oom_handle *out) {
-    return oom_virtual_create(&simulated(dev)->memory, bytes, out);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_virtual_create(&sim->memory, bytes, out));
 }
 
 static enum oom_status device_map(struct oom_device *dev, oom_devptr ptr, uint64_t bytes,
                                   oom_handle handle) {
-    return oom_virtual_map(&simulated(dev)->memory, ptr, bytes, handle);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_virtual_map(&sim->memory, ptr, bytes, handle));
 }
 
+/* Work that was checked before access went away must be over before it goes. */
 static enum oom_status device_set_access(struct oom_device *dev, oom_devptr ptr, uint64_t bytes,
                                          enum oom_access access) {
-    return oom_virtual_access(&simulated(dev)->memory, ptr, bytes, access);
+    struct simulated *sim = enter(dev);
+    oom_queues_settle(&sim->queues, ptr, bytes);
+    return leave(sim, oom_virtual_access(&sim->memory, ptr, bytes, access));
 }
 
-static enum oom_status device_unmap(struct oom_device *dev, oom_devptr ptr, uint64_t bytes) {
-    struct simulated *sim = simulated(dev);
+static enum oom_status unmap_locked(struct simulated *sim, oom_devptr ptr, uint64_t bytes) {
     if (oom_queues_use(&sim->queues, ptr, bytes)) {
         return oom_fail(OOM_INVALID, "unmap of %llu bytes at 0x%llx: queued work still uses them",
                         (ull)bytes, (ull)ptr);
@@ -190,8 +225,14 @@ static enum oom_status device_unmap(struct oom_device *dev, oom_devptr ptr, uint
     return oom_virtual_unmap(&sim->memory, ptr, bytes);
 }
 
+static enum oom_status device_unmap(struct oom_device *dev, oom_devptr ptr, uint64_t bytes) {
+    struct simulated *sim = enter(dev);
+    return leave(sim, unmap_locked(sim, ptr, bytes));
+}
+
 static enum oom_status device_release(struct oom_device *dev, oom_handle handle) {
-    return oom_virtual_release(&simulated(dev)->memory, handle);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_virtual_release(&sim->memory, handle));
 }
 
 /* ---- copies ---- */
@@ -200,14 +241,19 @@ static enum oom_status device_upload(struct oom_device *dev, oom_devptr dst, con
                                      uint64_t bytes, struct oom_stream *stream) {
     struct oom_command command = {
         .kind = OOM_COMMAND_UPLOAD, .dst = dst, .data = src, .bytes = bytes};
-    return submit(simulated(dev), stream, &command);
+    return submit(dev, stream, &command);
+}
+
+static enum oom_status finish_range(struct simulated *sim, oom_devptr src, uint64_t bytes,
+                                    struct oom_stream *stream) {
+    OOM_TRY(check_range(sim, "download", "src", src, bytes));
+    return oom_stream_finish(&sim->queues, stream);
 }
 
 static enum oom_status device_download(struct oom_device *dev, void *dst, oom_devptr src,
                                        uint64_t bytes, struct oom_stream *stream) {
-    struct simulated *sim = simulated(dev);
-    OOM_TRY(check_range(sim, "download", "src", src, bytes));
-    OOM_TRY(oom_stream_finish(&sim->queues, stream));
+    struct simulated *sim = enter(dev);
+    OOM_TRY(leave(sim, finish_range(sim, src, bytes, stream)));
     if (bytes == 0) return OOM_OK;
     if (sim->kernels != NULL) {
         memcpy(dst, view(src), bytes);
@@ -225,58 +271,68 @@ static enum oom_status device_copy(struct oom_device *dev, oom_devptr dst, oom_d
                         (ull)bytes, (ull)src, (ull)dst);
     }
     struct oom_command command = {.kind = OOM_COMMAND_COPY, .dst = dst, .src = src, .bytes = bytes};
-    return submit(simulated(dev), stream, &command);
+    return submit(dev, stream, &command);
 }
 
 static enum oom_status device_fill(struct oom_device *dev, oom_devptr dst, uint8_t value,
                                    uint64_t bytes, struct oom_stream *stream) {
     struct oom_command command = {
         .kind = OOM_COMMAND_FILL, .dst = dst, .value = value, .bytes = bytes};
-    return submit(simulated(dev), stream, &command);
+    return submit(dev, stream, &command);
 }
 
 /* ---- streams and events ---- */
 
 static enum oom_status device_stream_create(struct oom_device *dev, struct oom_stream **out) {
-    return oom_stream_make(&simulated(dev)->queues, out);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_stream_make(&sim->queues, out));
 }
 
 static enum oom_status device_stream_destroy(struct oom_device *dev, struct oom_stream *stream) {
-    return oom_stream_drop(&simulated(dev)->queues, stream);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_stream_drop(&sim->queues, stream));
 }
 
 static enum oom_status device_stream_sync(struct oom_device *dev, struct oom_stream *stream) {
-    return oom_stream_finish(&simulated(dev)->queues, stream);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_stream_finish(&sim->queues, stream));
 }
 
 static enum oom_status device_stream_wait(struct oom_device *dev, struct oom_stream *stream,
                                           struct oom_event *event) {
-    return oom_stream_await(&simulated(dev)->queues, stream, event);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_stream_await(&sim->queues, stream, event));
 }
 
 static enum oom_status device_sync(struct oom_device *dev) {
-    return oom_queues_sync(&simulated(dev)->queues);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_queues_sync(&sim->queues));
 }
 
 static enum oom_status device_event_create(struct oom_device *dev, struct oom_event **out) {
-    return oom_event_make(&simulated(dev)->queues, out);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_event_make(&sim->queues, out));
 }
 
 static enum oom_status device_event_destroy(struct oom_device *dev, struct oom_event *event) {
-    return oom_event_drop(&simulated(dev)->queues, event);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_event_drop(&sim->queues, event));
 }
 
 static enum oom_status device_event_record(struct oom_device *dev, struct oom_event *event,
                                            struct oom_stream *stream) {
-    return oom_event_mark(&simulated(dev)->queues, event, stream);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_event_mark(&sim->queues, event, stream));
 }
 
 static enum oom_status device_event_query(struct oom_device *dev, struct oom_event *event) {
-    return oom_event_ask(&simulated(dev)->queues, event);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_event_ask(&sim->queues, event));
 }
 
 static enum oom_status device_event_sync(struct oom_device *dev, struct oom_event *event) {
-    return oom_event_finish(&simulated(dev)->queues, event);
+    struct simulated *sim = enter(dev);
+    return leave(sim, oom_event_finish(&sim->queues, event));
 }
 
 /* ---- ops ---- */
@@ -307,7 +363,7 @@ static enum oom_status device_launch(struct oom_device *dev, enum oom_op op, con
     struct oom_command command = {.kind = OOM_COMMAND_OP, .op = op};
     OOM_TRY(check_op(op, args));
     memcpy(&command.args, args, oom_op_args_bytes(op));
-    return submit(simulated(dev), stream, &command);
+    return submit(dev, stream, &command);
 }
 
 static void *device_host_view(struct oom_device *dev, oom_devptr ptr) {
@@ -392,6 +448,12 @@ static enum oom_status open_dry(struct simulated *sim, const struct oom_device_o
     return oom_memory_init(&sim->memory, options->capacity, dry_base, reservation, NULL);
 }
 
+/* Without anything to compute there is nothing for threads to do: `dry` frees as late as any of
+ * them could, so what it predicts is an upper bound. */
+static enum oom_schedule schedule_of(enum oom_schedule asked, bool computes) {
+    return asked == OOM_SCHEDULE_THREADS && !computes ? OOM_SCHEDULE_LAZY : asked;
+}
+
 static enum oom_status open_simulated(const struct oom_device_api *api,
                                       const struct oom_device_options *given,
                                       struct oom_device **out) {
@@ -402,8 +464,11 @@ static enum oom_status open_simulated(const struct oom_device_api *api,
     if (sim == NULL) return oom_fail(OOM_HOST_NOMEM, "no host memory for device %s", api->name);
     sim->device.api = api;
     sim->arena.fd = -1;
+    sim->ops = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     bool computes = api == &host_api;
-    enum oom_status status = oom_queues_init(&sim->queues, options.schedule, run_command, sim);
+    const struct oom_work work = {check_command, run_command, sim};
+    enum oom_status status =
+        oom_queues_init(&sim->queues, schedule_of(options.schedule, computes), options.seed, &work);
     if (status == OOM_OK) status = computes ? open_host(sim, &options) : open_dry(sim, &options);
     if (status != OOM_OK) {
         device_close(&sim->device);

@@ -174,8 +174,10 @@ static void check_all_or_nothing(void) {
 
 void simulated_faults_test(void) {
     check_all_or_nothing();
-    check_faults(HOST_ALLOCATION, OOM_SCHEDULE_EAGER);
-    check_faults(HOST_ALLOCATION, OOM_SCHEDULE_LAZY);
+    for (int i = 0; i < OOM_SCHEDULE_COUNT; i++) {
+        check_faults(HOST_ALLOCATION, (enum oom_schedule)i);
+    }
     check_faults(KERNEL_CALL, OOM_SCHEDULE_EAGER);
+    check_faults(KERNEL_CALL, OOM_SCHEDULE_THREADS); /* making a thread is one */
     check_code();
 }

@@ -11,9 +11,11 @@ void simulated_memory_test(void);
 
 enum { MIB = TEST_MIB };
 static const uint64_t page = OOM_PAGE;
+static enum oom_schedule schedule; /* of the devices that are opened */
 
 static void check_rounding(const char *name) {
-    TEST("%s: blocks below 1 MiB share pages in granules of 512, larger ones have their own", name);
+    TEST("%s, %s: blocks below 1 MiB share pages in granules of 512, larger ones have their own",
+         name, oom_schedule_name(schedule));
     static const struct {
         uint64_t bytes, offset, used;
     } rows[] = {
@@ -29,7 +31,7 @@ static void check_rounding(const char *name) {
         {2 * MIB, 10 * MIB, 12 * MIB},
     };
     enum { ROWS = sizeof rows / sizeof rows[0] };
-    struct oom_device *dev = test_open(name, 16 * MIB, OOM_SCHEDULE_EAGER);
+    struct oom_device *dev = test_open(name, 16 * MIB, schedule);
     oom_devptr base = test_base(dev), blocks[ROWS];
     for (int i = 0; i < ROWS; i++) {
         CHECK_OK(dev->api->alloc(dev, rows[i].bytes, &blocks[i]));
@@ -42,8 +44,9 @@ static void check_rounding(const char *name) {
 }
 
 static void check_exact_capacity(const char *name, uint64_t capacity) {
-    TEST("%s: out of memory at %llu bytes exactly", name, (unsigned long long)capacity);
-    struct oom_device *dev = test_open(name, capacity, OOM_SCHEDULE_EAGER);
+    TEST("%s, %s: out of memory at %llu bytes exactly", name, oom_schedule_name(schedule),
+         (unsigned long long)capacity);
+    struct oom_device *dev = test_open(name, capacity, schedule);
     oom_devptr blocks[4], more = 1, again;
     for (int i = 0; i < 4; i++) CHECK_OK(dev->api->alloc(dev, page, &blocks[i]));
     test_expect(dev->api->alloc(dev, page, &more), OOM_NOMEM, "2097152");
@@ -68,10 +71,11 @@ static void check_exact_capacity(const char *name, uint64_t capacity) {
 }
 
 static void check_full_page(const char *name) {
-    TEST("%s: a page holds 4096 granules, whatever the order of freeing", name);
+    TEST("%s, %s: a page holds 4096 granules, whatever the order of freeing", name,
+         oom_schedule_name(schedule));
     enum { GRANULES = OOM_PAGE / OOM_GRANULE };
     static oom_devptr blocks[GRANULES];
-    struct oom_device *dev = test_open(name, page, OOM_SCHEDULE_EAGER);
+    struct oom_device *dev = test_open(name, page, schedule);
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < GRANULES; i++) CHECK_OK(dev->api->alloc(dev, 1 + i % 512, &blocks[i]));
         oom_devptr more;
@@ -85,8 +89,9 @@ static void check_full_page(const char *name) {
 }
 
 static void check_free_misuse(const char *name) {
-    TEST("%s: double free, foreign pointer, inside of a block", name);
-    struct oom_device *dev = test_open(name, 16 * MIB, OOM_SCHEDULE_EAGER);
+    TEST("%s, %s: double free, foreign pointer, inside of a block", name,
+         oom_schedule_name(schedule));
+    struct oom_device *dev = test_open(name, 16 * MIB, schedule);
     oom_devptr small, other, large, space;
     char named[32];
     CHECK_OK(dev->api->alloc(dev, 1000, &small));
@@ -111,8 +116,8 @@ static void check_free_misuse(const char *name) {
 }
 
 static void check_peak(const char *name) {
-    TEST("%s: peak is the highest use since open or reset", name);
-    struct oom_device *dev = test_open(name, 16 * MIB, OOM_SCHEDULE_EAGER);
+    TEST("%s, %s: peak is the highest use since open or reset", name, oom_schedule_name(schedule));
+    struct oom_device *dev = test_open(name, 16 * MIB, schedule);
     struct oom_memory_info info;
     oom_devptr a, b;
     oom_handle handle;
@@ -132,7 +137,7 @@ static void check_peak(const char *name) {
 }
 
 static void check_options(const char *name) {
-    TEST("%s: options are checked", name);
+    TEST("%s, %s: options are checked", name, oom_schedule_name(schedule));
     static const struct {
         struct oom_device_options options;
         const char *named;
@@ -150,7 +155,8 @@ static void check_options(const char *name) {
         test_expect(oom_device_open(name, &rows[i].options, &dev), OOM_USAGE, rows[i].named);
     }
     CHECK(dev == NULL);
-    struct oom_device_options options = {.capacity = 8 * MIB, .reservation = 16 * MIB};
+    struct oom_device_options options = {
+        .capacity = 8 * MIB, .reservation = 16 * MIB, .schedule = schedule, .seed = UINT64_MAX};
     struct oom_device_properties properties;
     CHECK_OK(oom_device_open(name, &options, &dev));
     dev->api->properties(dev, &properties);
@@ -197,8 +203,9 @@ static void check_huge(void) {
 }
 
 void simulated_memory_test(void) {
-    for (int i = 0; i < 2; i++) {
-        const char *name = test_devices[i];
+    for (int i = 0; i < 2 * OOM_SCHEDULE_COUNT; i++) {
+        const char *name = test_devices[i % 2];
+        schedule = (enum oom_schedule)(i / 2);
         check_rounding(name);
         check_exact_capacity(name, 4 * OOM_PAGE);
         check_exact_capacity(name, 5 * OOM_PAGE - 1);

@@ -89,10 +89,14 @@ static void step_alloc(struct script *s) {
 static void step_free(struct script *s) {
     struct thing *thing = pick(s, &s->blocks);
     if (thing == NULL) return;
-    uint64_t inside = next_random(s) % 16 == 0 ? 512 : 0; /* now and then a wrong one */
-    if (inside != 0 && thing->bytes <= TEST_MIB) return;  /* may be a neighbour's start */
+    uint32_t choice = next_random(s);
+    uint64_t inside = choice % 16 == 0 ? 512 : 0;        /* now and then a wrong one */
+    if (inside != 0 && thing->bytes <= TEST_MIB) return; /* may be a neighbour's start */
     enum oom_status got[PAIR];
-    for (int i = 0; i < PAIR; i++) {
+    for (int i = 0; i < PAIR; i++) { /* with work in the queue now and then */
+        enum oom_status filled = OOM_OK;
+        if (choice % 4 == 0) filled = s->dev[i]->api->fill(s->dev[i], thing->at[i], 1, 1, NULL);
+        if (filled != OOM_OK) s->fine = false;
         got[i] = s->dev[i]->api->free(s->dev[i], thing->at[i] + inside);
     }
     if (same(s, got) != OOM_OK) return;
@@ -224,16 +228,18 @@ static void check_figures(struct script *s) {
 }
 
 void simulated_parity_test(void) {
-    for (uint32_t seed = 1; seed <= 2; seed++) {
-        TEST("parity: %d random steps on host and dry, seed %u", STEPS / 2, seed);
+    for (uint32_t seed = 1; seed <= OOM_SCHEDULE_COUNT; seed++) {
+        enum oom_schedule schedule = (enum oom_schedule)(seed - 1);
+        TEST("parity: %d random steps on host and dry, seed %u, %s", STEPS / 4, seed,
+             oom_schedule_name(schedule));
         static struct script s;
         s = (struct script){.random = seed, .fine = true};
         for (int i = 0; i < PAIR; i++) {
-            s.dev[i] = test_open(test_devices[i], CAPACITY, OOM_SCHEDULE_EAGER);
+            s.dev[i] = test_open(test_devices[i], CAPACITY, schedule);
             s.base[i] = test_base(s.dev[i]);
         }
         int at = 0;
-        for (; at < STEPS / 2 && s.fine; at++) {
+        for (; at < STEPS / 4 && s.fine; at++) {
             step(&s);
             check_figures(&s);
         }

@@ -56,6 +56,12 @@ void oom_range_pool_free(struct oom_range_pool *pool) {
 
 /* ---- trees ---- */
 
+static _Thread_local uint64_t visits;
+
+uint64_t oom_range_visits(void) {
+    return visits;
+}
+
 static uint64_t longest_of(const struct oom_range *root) {
     return root != NULL ? root->longest : 0;
 }
@@ -68,6 +74,7 @@ static void update(struct oom_range *node) {
 
 static void split(struct oom_range *root, uint64_t start, struct oom_range **before,
                   struct oom_range **after) {
+    visits++;
     if (root == NULL) {
         *before = *after = NULL;
         return;
@@ -83,6 +90,7 @@ static void split(struct oom_range *root, uint64_t start, struct oom_range **bef
 }
 
 static struct oom_range *join(struct oom_range *before, struct oom_range *after) {
+    visits++;
     if (before == NULL) return after;
     if (after == NULL) return before;
     struct oom_range *top = before->priority > after->priority ? before : after;
@@ -97,6 +105,7 @@ static struct oom_range *join(struct oom_range *before, struct oom_range *after)
 
 void oom_range_insert(struct oom_range **root, struct oom_range *range) {
     struct oom_range *top = *root;
+    visits++;
     if (top == NULL || range->priority > top->priority) {
         split(top, range->start, &range->left, &range->right);
         *root = top = range;
@@ -108,6 +117,7 @@ void oom_range_insert(struct oom_range **root, struct oom_range *range) {
 
 void oom_range_remove(struct oom_range **root, struct oom_range *range) {
     struct oom_range *top = *root;
+    visits++;
     if (top == range) {
         *root = join(top->left, top->right);
         range->left = range->right = NULL;
@@ -120,6 +130,7 @@ void oom_range_remove(struct oom_range **root, struct oom_range *range) {
 struct oom_range *oom_range_floor(struct oom_range *root, uint64_t start) {
     struct oom_range *best = NULL;
     while (root != NULL) {
+        visits++;
         if (root->start <= start) best = root;
         root = root->start <= start ? root->right : root->left;
     }
@@ -129,6 +140,7 @@ struct oom_range *oom_range_floor(struct oom_range *root, uint64_t start) {
 struct oom_range *oom_range_above(struct oom_range *root, uint64_t start) {
     struct oom_range *best = NULL;
     while (root != NULL) {
+        visits++;
         if (root->start > start) best = root;
         root = root->start > start ? root->left : root->right;
     }
@@ -148,6 +160,7 @@ struct oom_range *oom_range_at(struct oom_range *root, uint64_t address) {
 /* Changes extent in place: the order stays, as holes never pass one another. */
 static void resize(struct oom_range *root, struct oom_range *range, uint64_t start,
                    uint64_t length) {
+    visits++;
     if (root == range) {
         range->start = start;
         range->length = length;
@@ -162,6 +175,7 @@ static void resize(struct oom_range *root, struct oom_range *range, uint64_t sta
 static struct oom_range *first_fit(struct oom_range *root, uint64_t length) {
     if (longest_of(root) < length) return NULL;
     for (;;) {
+        visits++;
         if (longest_of(root->left) >= length) {
             root = root->left;
         } else if (root->length >= length) {

@@ -48,6 +48,9 @@ struct oom_range *oom_range_above(struct oom_range *root, uint64_t start); /* fi
 /* The range that contains `address`, of ranges that do not overlap. */
 struct oom_range *oom_range_at(struct oom_range *root, uint64_t address);
 
+/* Tests only: how many ranges this thread has looked at, since ever. */
+uint64_t oom_range_visits(void);
+
 /* ---- sets of free ranges ---- */
 
 struct oom_holes {

@@ -2,134 +2,101 @@
  * When queued work runs: seen from outside with host_view, which waits for nothing.
  */
 #include "kernels/hostmem.h"
-#include "kernels/simulated/test-device.h"
+#include "kernels/simulated/test-streams.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 void simulated_streams_test(void);
 
-enum { MIB = TEST_MIB, WORDS = 64, BYTES = WORDS * 4 };
-
-struct bench { /* a lazy host device with three streams and three blocks */
-    struct oom_device *dev;
-    const struct oom_device_api *api;
-    struct oom_stream *streams[3];
-    struct oom_event *event;
-    oom_devptr a, b, c;
-};
-
-static struct bench setup(enum oom_schedule schedule) {
-    struct bench t = {.dev = test_open("host", 16 * MIB, schedule)};
-    t.api = t.dev->api;
-    for (int i = 0; i < 3; i++) CHECK_OK(t.api->stream_create(t.dev, &t.streams[i]));
-    CHECK_OK(t.api->event_create(t.dev, &t.event));
-    CHECK_OK(t.api->alloc(t.dev, BYTES, &t.a));
-    CHECK_OK(t.api->alloc(t.dev, BYTES, &t.b));
-    CHECK_OK(t.api->alloc(t.dev, BYTES, &t.c));
-    return t;
-}
-
-/* What is there now, without waiting for anything. */
-static int peek(const struct bench *t, oom_devptr at) {
-    const uint8_t *byte = t->api->host_view(t->dev, at);
-    return byte != NULL ? *byte : -1;
-}
-
-static int read_back(const struct bench *t, oom_devptr at, struct oom_stream *stream) {
-    uint8_t bytes[BYTES];
-    CHECK_OK(t->api->download(t->dev, bytes, at, BYTES, stream));
-    return bytes[BYTES - 1];
-}
-
-static enum oom_status fill(const struct bench *t, oom_devptr at, int value,
-                            struct oom_stream *stream) {
-    return t->api->fill(t->dev, at, (uint8_t)value, BYTES, stream);
-}
+enum { MIB = TEST_MIB, WORDS = TEST_WORDS, BYTES = TEST_BYTES };
 
 static void check_lazy(void) {
     TEST("lazy: nothing runs before it is needed, then in order");
-    struct bench t = setup(OOM_SCHEDULE_LAZY);
+    struct test_bench t = test_setup(OOM_SCHEDULE_LAZY, 1);
     uint8_t data[BYTES];
     memset(data, 3, BYTES);
     CHECK_OK(t.api->upload(t.dev, t.a, data, BYTES, NULL));
     memset(data, 9, BYTES); /* the device may not look at it again */
     CHECK_OK(t.api->copy(t.dev, t.b, t.a, BYTES, NULL));
-    CHECK_OK(fill(&t, t.a, 5, NULL));
-    CHECK_EQ(peek(&t, t.a), 0);
-    CHECK_EQ(peek(&t, t.b), 0);
-    CHECK_EQ(read_back(&t, t.b, NULL), 3);
-    CHECK_EQ(peek(&t, t.a), 5);
-    CHECK_OK(fill(&t, t.a, 6, t.streams[0]));
-    CHECK_OK(fill(&t, t.b, 7, t.streams[1]));
+    CHECK_OK(test_fill(&t, t.a, 5, NULL));
+    CHECK_EQ(test_peek(&t, t.a), 0);
+    CHECK_EQ(test_peek(&t, t.b), 0);
+    CHECK_EQ(test_read_back(&t, t.b, NULL), 3);
+    CHECK_EQ(test_peek(&t, t.a), 5);
+    CHECK_OK(test_fill(&t, t.a, 6, t.streams[0]));
+    CHECK_OK(test_fill(&t, t.b, 7, t.streams[1]));
     CHECK_OK(t.api->stream_sync(t.dev, t.streams[1]));
-    CHECK_EQ(peek(&t, t.a), 5);
-    CHECK_EQ(peek(&t, t.b), 7);
+    CHECK_EQ(test_peek(&t, t.a), 5);
+    CHECK_EQ(test_peek(&t, t.b), 7);
     CHECK_OK(t.api->sync(t.dev));
-    CHECK_EQ(peek(&t, t.a), 6);
+    CHECK_EQ(test_peek(&t, t.a), 6);
     oom_device_close(t.dev);
 }
 
 static void check_eager(void) {
     TEST("eager: everything runs at once");
-    struct bench t = setup(OOM_SCHEDULE_EAGER);
-    CHECK_OK(fill(&t, t.a, 6, t.streams[0]));
-    CHECK_EQ(peek(&t, t.a), 6);
+    struct test_bench t = test_setup(OOM_SCHEDULE_EAGER, 1);
+    CHECK_OK(test_fill(&t, t.a, 6, t.streams[0]));
+    CHECK_EQ(test_peek(&t, t.a), 6);
     CHECK_OK(t.api->event_record(t.dev, t.event, t.streams[0]));
     CHECK_OK(t.api->event_query(t.dev, t.event));
     CHECK_OK(t.api->stream_wait(t.dev, NULL, t.event));
-    CHECK_OK(fill(&t, t.a, 7, NULL));
-    CHECK_EQ(peek(&t, t.a), 7);
+    CHECK_OK(test_fill(&t, t.a, 7, NULL));
+    CHECK_EQ(test_peek(&t, t.a), 7);
     oom_device_close(t.dev);
 }
 
 static void check_wait(void) {
     TEST("lazy: a wait runs what the event stands for, and no more");
-    struct bench t = setup(OOM_SCHEDULE_LAZY);
-    CHECK_OK(fill(&t, t.a, 5, t.streams[0]));
+    struct test_bench t = test_setup(OOM_SCHEDULE_LAZY, 1);
+    oom_devptr d;
+    CHECK_OK(t.api->alloc(t.dev, BYTES, &d));
+    CHECK_OK(test_fill(&t, t.a, 5, t.streams[0]));
     CHECK_OK(t.api->event_record(t.dev, t.event, t.streams[0]));
-    CHECK_OK(fill(&t, t.c, 1, t.streams[2]));
+    CHECK_OK(test_fill(&t, t.c, 1, t.streams[2]));
     CHECK_OK(t.api->stream_wait(t.dev, t.streams[1], t.event));
     CHECK_OK(t.api->copy(t.dev, t.b, t.a, BYTES, t.streams[1]));
-    CHECK_OK(fill(&t, t.a, 9, t.streams[0]));
+    CHECK_OK(test_fill(&t, d, 9, t.streams[0]));
     /* The wait has caught its place: neither a new record nor the event's end changes it. */
     CHECK_OK(t.api->event_record(t.dev, t.event, t.streams[2]));
     CHECK_OK(t.api->event_destroy(t.dev, t.event));
-    CHECK_EQ(read_back(&t, t.b, t.streams[1]), 5);
-    CHECK_EQ(peek(&t, t.a), 5);
-    CHECK_EQ(peek(&t, t.c), 0);
-    CHECK_EQ(read_back(&t, t.a, t.streams[0]), 9);
-    CHECK_EQ(peek(&t, t.c), 0);
+    CHECK_EQ(test_read_back(&t, t.b, t.streams[1]), 5);
+    CHECK_EQ(test_peek(&t, t.a), 5);
+    CHECK_EQ(test_peek(&t, d), 0);
+    CHECK_EQ(test_peek(&t, t.c), 0);
+    CHECK_EQ(test_read_back(&t, d, t.streams[0]), 9);
+    CHECK_EQ(test_peek(&t, t.c), 0);
     oom_device_close(t.dev);
 }
 
 static void check_events(void) {
     TEST("lazy: an event is not ready until its work has run; asking runs nothing");
-    struct bench t = setup(OOM_SCHEDULE_LAZY);
+    struct test_bench t = test_setup(OOM_SCHEDULE_LAZY, 1);
     CHECK_OK(t.api->event_query(t.dev, t.event)); /* never recorded */
     CHECK_OK(t.api->event_sync(t.dev, t.event));
     CHECK_OK(t.api->stream_wait(t.dev, t.streams[0], t.event));
     CHECK_OK(t.api->event_record(t.dev, t.event, t.streams[0])); /* after nothing */
     CHECK_OK(t.api->event_query(t.dev, t.event));
-    CHECK_OK(fill(&t, t.a, 4, t.streams[0]));
+    CHECK_OK(test_fill(&t, t.a, 4, t.streams[0]));
     CHECK_OK(t.api->event_query(t.dev, t.event));
     CHECK_OK(t.api->event_record(t.dev, t.event, t.streams[0]));
-    CHECK_OK(fill(&t, t.b, 4, t.streams[0]));
+    CHECK_OK(test_fill(&t, t.b, 4, t.streams[0]));
     for (int i = 0; i < 3; i++) CHECK_EQ(t.api->event_query(t.dev, t.event), OOM_NOT_READY);
     CHECK_EQ(oom_failure_last()->status, OOM_OK);
-    CHECK_EQ(peek(&t, t.a), 0);
+    CHECK_EQ(test_peek(&t, t.a), 0);
     CHECK_OK(t.api->event_sync(t.dev, t.event));
     CHECK_OK(t.api->event_query(t.dev, t.event));
-    CHECK_EQ(peek(&t, t.a), 4);
-    CHECK_EQ(peek(&t, t.b), 0);
+    CHECK_EQ(test_peek(&t, t.a), 4);
+    CHECK_EQ(test_peek(&t, t.b), 0);
     oom_device_close(t.dev);
 }
 
-static void check_ping_pong(void) {
-    TEST("lazy: two streams that wait for one another in turn");
+static void check_ping_pong(enum oom_schedule schedule) {
+    TEST("%s: two streams that wait for one another in turn", oom_schedule_name(schedule));
     enum { TURNS = 3000 };
-    struct bench t = setup(OOM_SCHEDULE_LAZY);
-    CHECK_OK(fill(&t, t.a, 0, NULL));
+    struct test_bench t = test_setup(schedule, 1);
+    CHECK_OK(test_fill(&t, t.a, 0, NULL));
     CHECK_OK(t.api->sync(t.dev));
     for (int i = 0; i < TURNS; i++) {
         struct oom_stream *mine = t.streams[i % 2];
@@ -148,22 +115,22 @@ static void check_ping_pong(void) {
 
 static void check_failing(void) {
     TEST("lazy: the sync that runs a failing command reports it, once; later ones still run");
-    struct bench t = setup(OOM_SCHEDULE_LAZY);
+    struct test_bench t = test_setup(OOM_SCHEDULE_LAZY, 1);
     oom_devptr space;
     oom_handle handle;
     CHECK_OK(t.api->reserve(t.dev, OOM_PAGE, &space));
     CHECK_OK(t.api->create(t.dev, OOM_PAGE, &handle));
     CHECK_OK(t.api->map(t.dev, space, OOM_PAGE, handle));
     CHECK_OK(t.api->set_access(t.dev, space, OOM_PAGE, OOM_ACCESS_READ_WRITE));
-    CHECK_OK(fill(&t, t.a, 1, NULL));
-    CHECK_OK(fill(&t, space, 1, NULL));
-    CHECK_OK(fill(&t, t.b, 1, NULL));
+    CHECK_OK(test_fill(&t, t.a, 1, NULL));
+    CHECK_OK(test_fill(&t, space, 1, NULL));
+    CHECK_OK(test_fill(&t, t.b, 1, NULL));
     test_expect(t.api->unmap(t.dev, space, OOM_PAGE), OOM_INVALID, "queued work");
     CHECK_OK(t.api->set_access(t.dev, space, OOM_PAGE, OOM_ACCESS_NONE));
-    test_expect(fill(&t, space, 1, NULL), OOM_INVALID, "not in live");
+    test_expect(test_fill(&t, space, 1, NULL), OOM_INVALID, "not in live");
     test_expect(t.api->free(t.dev, t.c), OOM_INVALID, "not in live"); /* and frees nothing */
-    CHECK_EQ(peek(&t, t.a), 1);
-    CHECK_EQ(peek(&t, t.b), 1);
+    CHECK_EQ(test_peek(&t, t.a), 1);
+    CHECK_EQ(test_peek(&t, t.b), 1);
     CHECK_OK(t.api->stream_sync(t.dev, NULL));
     CHECK_OK(t.api->sync(t.dev));
     CHECK_OK(t.api->unmap(t.dev, space, OOM_PAGE));
@@ -173,7 +140,7 @@ static void check_failing(void) {
 
 static void check_in_use(void) {
     TEST("lazy: unmap knows what queued work uses, ops included; free finishes it");
-    struct bench t = setup(OOM_SCHEDULE_LAZY);
+    struct test_bench t = test_setup(OOM_SCHEDULE_LAZY, 1);
     oom_devptr space;
     oom_handle handle;
     CHECK_OK(t.api->reserve(t.dev, 2 * OOM_PAGE, &space));
@@ -190,25 +157,84 @@ static void check_in_use(void) {
     CHECK_OK(t.api->unmap(t.dev, space + OOM_PAGE, OOM_PAGE));
     CHECK_OK(t.api->stream_sync(t.dev, t.streams[1]));
     CHECK_OK(t.api->unmap(t.dev, space, OOM_PAGE));
-    CHECK_OK(fill(&t, t.b, 77, t.streams[0]));
+    CHECK_OK(test_fill(&t, t.b, 77, t.streams[0]));
     CHECK_OK(t.api->copy(t.dev, t.c, t.b, BYTES, t.streams[0]));
     CHECK_OK(t.api->free(t.dev, t.b));
-    CHECK_EQ(peek(&t, t.c), 77);
+    CHECK_EQ(test_peek(&t, t.c), 77);
     test_expect(t.api->copy(t.dev, t.c, t.b, BYTES, NULL), OOM_INVALID, "src");
     oom_device_close(t.dev);
 }
 
+/* Work may be anywhere when memory is closed or unmapped: refused or reported, but never torn. */
+static void check_closing(enum oom_schedule schedule) {
+    TEST("%s: memory in use is not closed or unmapped under the work's feet",
+         oom_schedule_name(schedule));
+    struct test_bench t = test_setup(schedule, 3);
+    oom_devptr space;
+    oom_handle handle;
+    const uint64_t bytes = 3 * OOM_PAGE;
+    CHECK_OK(t.api->reserve(t.dev, bytes, &space));
+    CHECK_OK(t.api->create(t.dev, bytes, &handle));
+    for (int i = 0; i < 30; i++) {
+        CHECK_OK(t.api->map(t.dev, space, bytes, handle));
+        CHECK_OK(t.api->set_access(t.dev, space, bytes, OOM_ACCESS_READ_WRITE));
+        for (int k = 0; k < 3; k++) {
+            oom_devptr part = space + (uint64_t)k * OOM_PAGE;
+            CHECK_OK(t.api->fill(t.dev, part, (uint8_t)i, OOM_PAGE, t.streams[k]));
+        }
+        if (i % 3 == 0) CHECK_OK(t.api->stream_sync(t.dev, t.streams[i / 3 % 3]));
+        if (i % 2 == 0) CHECK_OK(t.api->set_access(t.dev, space, bytes, OOM_ACCESS_NONE));
+        enum oom_status unmapped = t.api->unmap(t.dev, space, bytes);
+        if (schedule != OOM_SCHEDULE_THREADS) {
+            CHECK_EQ(unmapped, schedule == OOM_SCHEDULE_EAGER ? OOM_OK : OOM_INVALID);
+        }
+        oom_failure_clear();
+        enum oom_status done = t.api->sync(t.dev);
+        CHECK(done == OOM_OK || (i % 2 == 0 && done == OOM_INVALID));
+        oom_failure_clear();
+        if (unmapped == OOM_INVALID) CHECK_OK(t.api->unmap(t.dev, space, bytes));
+    }
+    oom_device_close(t.dev);
+}
+
+/* free waits for all streams: the reader's result is there, and the block is no longer read. */
+static void check_free(enum oom_schedule schedule) {
+    TEST("%s: free finishes the work of every stream first", oom_schedule_name(schedule));
+    struct oom_device *dev = test_open("host", 64 * MIB, schedule);
+    const struct oom_device_api *api = dev->api;
+    enum { LARGE = 8 * MIB };
+    struct oom_stream *streams[2];
+    for (int i = 0; i < 2; i++) CHECK_OK(api->stream_create(dev, &streams[i]));
+    for (int i = 1; i < 12; i++) {
+        oom_devptr from, to[2];
+        CHECK_OK(api->alloc(dev, LARGE, &from));
+        CHECK_OK(api->fill(dev, from, (uint8_t)i, LARGE, NULL));
+        CHECK_OK(api->sync(dev));
+        for (int k = 0; k < 2; k++) {
+            CHECK_OK(api->alloc(dev, LARGE, &to[k]));
+            CHECK_OK(api->copy(dev, to[k], from, LARGE, streams[k]));
+        }
+        CHECK_OK(api->free(dev, from));
+        for (int k = 0; k < 2; k++) {
+            const uint8_t *bytes = api->host_view(dev, to[k]);
+            CHECK(bytes != NULL && bytes[0] == i && bytes[LARGE - 1] == i);
+        }
+        for (int k = 0; k < 2; k++) CHECK_OK(api->free(dev, to[k]));
+    }
+    oom_device_close(dev);
+}
+
 static void check_destroyed(void) {
     TEST("streams: destruction finishes the work; use afterwards is invalid");
-    struct bench t = setup(OOM_SCHEDULE_LAZY);
-    CHECK_OK(fill(&t, t.a, 8, t.streams[0]));
+    struct test_bench t = test_setup(OOM_SCHEDULE_LAZY, 1);
+    CHECK_OK(test_fill(&t, t.a, 8, t.streams[0]));
     CHECK_OK(t.api->event_record(t.dev, t.event, t.streams[0]));
     CHECK_OK(t.api->stream_wait(t.dev, t.streams[1], t.event));
     CHECK_OK(t.api->copy(t.dev, t.b, t.a, BYTES, t.streams[1]));
     CHECK_OK(t.api->stream_destroy(t.dev, t.streams[0]));
-    CHECK_EQ(peek(&t, t.a), 8);
+    CHECK_EQ(test_peek(&t, t.a), 8);
     CHECK_OK(t.api->event_query(t.dev, t.event));
-    test_expect(fill(&t, t.a, 1, t.streams[0]), OOM_INVALID, "not a live stream");
+    test_expect(test_fill(&t, t.a, 1, t.streams[0]), OOM_INVALID, "not a live stream");
     test_expect(t.api->stream_sync(t.dev, t.streams[0]), OOM_INVALID, "not a live stream");
     test_expect(t.api->stream_destroy(t.dev, t.streams[0]), OOM_INVALID, "not a live stream");
     test_expect(t.api->stream_destroy(t.dev, NULL), OOM_INVALID, "default stream");
@@ -221,14 +247,14 @@ static void check_destroyed(void) {
     CHECK_OK(t.api->event_destroy(t.dev, t.event));
     CHECK_OK(t.api->event_create(t.dev, &t.event));
     CHECK_OK(t.api->event_query(t.dev, t.event));
-    struct bench other = setup(OOM_SCHEDULE_LAZY);
-    test_expect(fill(&t, t.a, 1, other.streams[0]), OOM_INVALID, "not a live stream");
+    struct test_bench other = test_setup(OOM_SCHEDULE_LAZY, 1);
+    test_expect(test_fill(&t, t.a, 1, other.streams[0]), OOM_INVALID, "not a live stream");
     test_expect(t.api->stream_wait(t.dev, NULL, other.event), OOM_INVALID, "not a live event");
     oom_device_close(other.dev);
     CHECK_OK(t.api->stream_create(t.dev, &t.streams[0])); /* may be the old one, made anew */
-    CHECK_OK(fill(&t, t.c, 2, t.streams[0]));
-    CHECK_EQ(peek(&t, t.c), 0);
-    CHECK_EQ(read_back(&t, t.b, t.streams[1]), 8);
+    CHECK_OK(test_fill(&t, t.c, 2, t.streams[0]));
+    CHECK_EQ(test_peek(&t, t.c), 0);
+    CHECK_EQ(test_read_back(&t, t.b, t.streams[1]), 8);
     oom_device_close(t.dev); /* with work in a queue */
 }
 
@@ -292,8 +318,8 @@ static uint32_t next_random(uint32_t *state) {
     return *state >> 8;
 }
 
-static void run_program(enum oom_schedule schedule, float out[BUFFERS][WORDS]) {
-    struct oom_device *dev = test_open("host", 16 * MIB, schedule);
+static void run_program(enum oom_schedule schedule, uint64_t seed, float out[BUFFERS][WORDS]) {
+    struct oom_device *dev = test_open_seeded("host", 16 * MIB, schedule, seed);
     const struct oom_device_api *api = dev->api;
     struct oom_stream *streams[STREAMS] = {NULL}; /* the first is the default stream */
     struct oom_event *events[BUFFERS];            /* after the buffer's last use */
@@ -335,11 +361,16 @@ static void run_program(enum oom_schedule schedule, float out[BUFFERS][WORDS]) {
 }
 
 static void check_random(void) {
-    TEST("a random program on %d streams: lazy gives the bits of eager", STREAMS);
-    static float eager[BUFFERS][WORDS], lazy[BUFFERS][WORDS];
-    run_program(OOM_SCHEDULE_EAGER, eager);
-    run_program(OOM_SCHEDULE_LAZY, lazy);
-    CHECK(memcmp(eager, lazy, sizeof eager) == 0);
+    TEST("a random program on %d streams: every schedule gives the bits of eager", STREAMS);
+    static float eager[BUFFERS][WORDS], other[BUFFERS][WORDS];
+    run_program(OOM_SCHEDULE_EAGER, 0, eager);
+    for (int i = 1; i < OOM_SCHEDULE_COUNT; i++) {
+        for (uint64_t seed = 0; seed < 3; seed++) {
+            run_program((enum oom_schedule)i, seed, other);
+            CHECK_MSG(memcmp(eager, other, sizeof eager) == 0, "%s, seed %d",
+                      oom_schedule_name((enum oom_schedule)i), (int)seed);
+        }
+    }
     for (int i = 0; i < BUFFERS; i++) CHECK(eager[i][0] > -1e30f && eager[i][0] < 1e30f);
     bool differ = false; /* buffers must not have become all alike, or the test says nothing */
     for (int i = 1; i < BUFFERS; i++) differ = differ || eager[i][0] != eager[0][0];
@@ -351,13 +382,15 @@ void simulated_streams_test(void) {
     check_eager();
     check_wait();
     check_events();
-    check_ping_pong();
     check_failing();
     check_in_use();
     check_destroyed();
-    for (int i = 0; i < 2; i++) {
-        check_launch(test_devices[i], OOM_SCHEDULE_EAGER);
-        check_launch(test_devices[i], OOM_SCHEDULE_LAZY);
+    for (int i = 0; i < OOM_SCHEDULE_COUNT; i++) {
+        enum oom_schedule schedule = (enum oom_schedule)i;
+        check_ping_pong(schedule);
+        check_closing(schedule);
+        check_free(schedule);
+        for (int k = 0; k < 2; k++) check_launch(test_devices[k], schedule);
     }
     check_random();
 }

@@ -1,38 +1,22 @@
 /*
- * One loop runs everything that is queued: run_until follows waits from stream to stream.
+ * What all schedules share: the queues themselves, what is in use, failures, life of streams and
+ * events.
  */
 #include "kernels/simulated/streams.h"
 
 #include "kernels/hostmem.h"
+#include "kernels/simulated/queue.h"
 
 #include <string.h>
 
-/* Destroyed streams and events stay in the list of all and are used again: a position kept
- * somewhere stays true, and a use after destruction is found. */
-struct oom_stream {
-    const struct oom_queues *owner; /* NULL: destroyed */
-    struct oom_stream *next, *next_unused;
-    struct oom_command *head, **tail;
-    uint64_t submitted, finished; /* commands, since ever */
-    uint64_t target;              /* while running: finish so many ... */
-    struct oom_stream *waiter;    /* ... and go on with this one */
-};
-
-struct oom_event {
-    const struct oom_queues *owner; /* NULL: destroyed */
-    struct oom_event *next, *next_unused;
-    struct oom_stream *stream; /* NULL: never recorded */
-    uint64_t position;
-};
-
 enum oom_status oom_stream_check(const struct oom_queues *queues, const struct oom_stream *stream) {
-    if (stream == NULL || stream->owner == queues) return OOM_OK;
+    if (stream == NULL || (stream->queues == queues && stream->live)) return OOM_OK;
     return oom_fail(OOM_INVALID, "stream %p is not a live stream of this device",
                     (const void *)stream);
 }
 
 static enum oom_status check_event(const struct oom_queues *queues, const struct oom_event *event) {
-    if (event != NULL && event->owner == queues) return OOM_OK;
+    if (event != NULL && event->queues == queues && event->live) return OOM_OK;
     return oom_fail(OOM_INVALID, "event %p is not a live event of this device",
                     (const void *)event);
 }
@@ -41,128 +25,194 @@ static struct oom_stream *named(const struct oom_queues *queues, struct oom_stre
     return stream != NULL ? stream : queues->first;
 }
 
-/* ---- running ---- */
+void oom_queues_enter(struct oom_queues *queues) {
+    pthread_mutex_lock(&queues->lock);
+}
 
-static void pop(struct oom_stream *stream) {
+void oom_queues_leave(struct oom_queues *queues) {
+    pthread_mutex_unlock(&queues->lock);
+}
+
+/* ---- one command ---- */
+
+void oom_queue_pop(struct oom_stream *stream) {
     struct oom_command *command = stream->head;
     stream->head = command->next;
     if (stream->head == NULL) stream->tail = &stream->head;
     oom_host_free(command);
 }
 
-/* Runs what `stream` needs to finish `target` commands, and nothing else. `waiter` makes the chain
- * of streams that wait for one another; a wait is always for something submitted earlier, so no
- * stream comes into the chain twice. */
-static enum oom_status run_until(const struct oom_queues *queues, struct oom_stream *stream,
-                                 uint64_t target) {
-    enum oom_status first = OOM_OK;
-    stream->target = target;
-    stream->waiter = NULL;
-    while (stream != NULL) {
-        if (stream->finished >= stream->target) {
-            stream = stream->waiter;
-            continue;
-        }
-        struct oom_command *command = stream->head;
-        if (command->kind == OOM_COMMAND_WAIT && command->awaited->finished < command->position) {
-            command->awaited->target = command->position;
-            command->awaited->waiter = stream;
-            stream = command->awaited;
-            continue;
-        }
-        if (command->kind != OOM_COMMAND_WAIT) {
-            enum oom_status status = queues->run(queues->context, command);
-            if (first == OOM_OK) first = status;
-        }
-        pop(stream);
-        stream->finished++;
+/* The failure record of the thread is the caller's: a queued command must not write into it. */
+static enum oom_status check_apart(const struct oom_queues *queues,
+                                   const struct oom_command *command, struct oom_failure *failure) {
+    struct oom_failure before = *oom_failure_last();
+    oom_failure_clear();
+    enum oom_status status = queues->work.check(queues->work.context, command);
+    if (status != OOM_OK) *failure = *oom_failure_last();
+    oom_failure_clear();
+    if (before.status != OOM_OK) {
+        oom_failure_record(before.file, before.line, before.status, before.native, "%s",
+                           before.message);
     }
-    return first;
+    return status;
 }
 
-static enum oom_status enqueue(struct oom_stream *stream, const struct oom_command *command) {
-    uint64_t data_bytes = command->kind == OOM_COMMAND_UPLOAD ? command->bytes : 0;
-    struct oom_command *copy =
-        data_bytes < SIZE_MAX / 2 ? oom_host_alloc(sizeof *copy + data_bytes) : NULL;
-    if (copy == NULL) {
-        return oom_fail(OOM_HOST_NOMEM, "no host memory for a queued command and %llu bytes of it",
-                        (unsigned long long)data_bytes);
+static void run_head(struct oom_queues *queues, struct oom_stream *stream) {
+    const struct oom_command *command = stream->head;
+    struct oom_failure failure;
+    if (check_apart(queues, command, &failure) != OOM_OK) {
+        if (queues->failure.status == OOM_OK) queues->failure = failure;
+        return;
     }
+    stream->running = true;
+    oom_queues_leave(queues);
+    queues->work.run(queues->work.context, command);
+    oom_queues_enter(queues);
+    stream->running = false;
+}
+
+void oom_queue_step(struct oom_queues *queues, struct oom_stream *stream) {
+    if (stream->head->kind != OOM_COMMAND_WAIT) run_head(queues, stream);
+    oom_queue_pop(stream);
+    stream->finished++;
+}
+
+/* What failed since the last report, in the record of the calling thread. */
+static enum oom_status report(struct oom_queues *queues) {
+    struct oom_failure failure = queues->failure;
+    if (failure.status == OOM_OK) return OOM_OK;
+    queues->failure = (struct oom_failure){0};
+    return oom_failure_record(failure.file, failure.line, failure.status, failure.native, "%s",
+                              failure.message);
+}
+
+/* ---- submitting ---- */
+
+/* A copy, with the spans and then the data behind it. */
+static struct oom_command *copy_command(const struct oom_command *command) {
+    struct oom_span spans[OOM_OPERANDS_MAX];
+    int count = oom_command_spans(command, spans);
+    size_t span_bytes = (size_t)count * sizeof spans[0];
+    uint64_t data_bytes = command->kind == OOM_COMMAND_UPLOAD ? command->bytes : 0;
+    if (data_bytes > SIZE_MAX / 2) return NULL;
+    struct oom_command *copy = oom_host_alloc(sizeof *copy + span_bytes + (size_t)data_bytes);
+    if (copy == NULL) return NULL;
     *copy = *command;
     copy->next = NULL;
-    if (data_bytes > 0) copy->data = memcpy(copy + 1, command->data, data_bytes);
+    copy->spans = memcpy(copy + 1, spans, span_bytes);
+    copy->span_count = count;
+    if (data_bytes > 0) {
+        copy->data = memcpy((char *)(copy + 1) + span_bytes, command->data, data_bytes);
+    }
+    return copy;
+}
+
+static enum oom_status enqueue(struct oom_queues *queues, struct oom_stream *stream,
+                               const struct oom_command *command) {
+    struct oom_command *copy = copy_command(command);
+    if (copy == NULL) {
+        return oom_fail(OOM_HOST_NOMEM, "no host memory for a queued command and %llu bytes of it",
+                        (unsigned long long)command->bytes);
+    }
     *stream->tail = copy;
     stream->tail = &copy->next;
     stream->submitted++;
+    if (queues->schedule == OOM_SCHEDULE_THREADS) {
+        oom_worker_wake(stream);
+    } else {
+        oom_deferred_overtake(queues, stream, copy);
+    }
     return OOM_OK;
 }
 
 enum oom_status oom_queues_submit(struct oom_queues *queues, struct oom_stream *stream,
                                   const struct oom_command *command) {
     OOM_TRY(oom_stream_check(queues, stream));
-    if (queues->schedule == OOM_SCHEDULE_EAGER) return queues->run(queues->context, command);
-    return enqueue(named(queues, stream), command);
+    if (queues->schedule != OOM_SCHEDULE_EAGER) {
+        return enqueue(queues, named(queues, stream), command);
+    }
+    OOM_TRY(queues->work.check(queues->work.context, command));
+    queues->work.run(queues->work.context, command);
+    return OOM_OK;
+}
+
+/* ---- finishing ---- */
+
+static enum oom_status finish(struct oom_queues *queues, struct oom_stream *stream,
+                              uint64_t position) {
+    if (queues->schedule == OOM_SCHEDULE_THREADS) {
+        oom_worker_wait(queues, stream, position);
+    } else {
+        oom_deferred_finish(queues, stream, position);
+    }
+    return report(queues);
 }
 
 enum oom_status oom_queues_sync(struct oom_queues *queues) {
-    enum oom_status first = OOM_OK;
-    for (struct oom_stream *stream = queues->streams; stream != NULL; stream = stream->next) {
-        enum oom_status status = run_until(queues, stream, stream->submitted);
-        if (first == OOM_OK) first = status;
+    if (queues->schedule != OOM_SCHEDULE_THREADS) {
+        oom_deferred_finish_all(queues);
+        return report(queues);
     }
-    return first;
+    for (struct oom_stream *stream = queues->streams; stream != NULL; stream = stream->next) {
+        oom_worker_wait(queues, stream, stream->submitted);
+    }
+    return report(queues);
 }
 
 /* ---- what is in use ---- */
 
-static bool overlap(oom_devptr a, uint64_t a_bytes, oom_devptr b, uint64_t b_bytes) {
-    return a <= b ? b - a < a_bytes : a - b < b_bytes;
-}
-
-static bool command_uses(const struct oom_command *command, oom_devptr ptr, uint64_t bytes) {
-    switch (command->kind) {
-    case OOM_COMMAND_WAIT:
-        return false;
-    case OOM_COMMAND_COPY:
-        return overlap(command->dst, command->bytes, ptr, bytes) ||
-               overlap(command->src, command->bytes, ptr, bytes);
-    case OOM_COMMAND_FILL:
-    case OOM_COMMAND_UPLOAD:
-        return overlap(command->dst, command->bytes, ptr, bytes);
-    case OOM_COMMAND_OP:
-        break;
-    }
-    struct oom_operand operands[OOM_OPERANDS_MAX];
-    int count = oom_op_operands(command->op, &command->args, operands);
-    for (int i = 0; i < count; i++) {
-        if (overlap(operands[i].ptr, operands[i].bytes, ptr, bytes)) return true;
-    }
-    return false;
-}
-
 bool oom_queues_use(const struct oom_queues *queues, oom_devptr ptr, uint64_t bytes) {
     for (const struct oom_stream *stream = queues->streams; stream; stream = stream->next) {
         for (const struct oom_command *command = stream->head; command; command = command->next) {
-            if (command_uses(command, ptr, bytes)) return true;
+            if (oom_command_uses(command, ptr, bytes)) return true;
         }
     }
     return false;
 }
 
+static const struct oom_stream *running_on(const struct oom_queues *queues, oom_devptr ptr,
+                                           uint64_t bytes) {
+    const struct oom_stream *stream = queues->streams;
+    while (stream && !(stream->running && oom_command_uses(stream->head, ptr, bytes))) {
+        stream = stream->next;
+    }
+    return stream;
+}
+
+void oom_queues_settle(struct oom_queues *queues, oom_devptr ptr, uint64_t bytes) {
+    while (running_on(queues, ptr, bytes) != NULL) {
+        pthread_cond_wait(&queues->progress, &queues->lock);
+    }
+}
+
 /* ---- streams ---- */
+
+static enum oom_status add_stream(struct oom_queues *queues, struct oom_stream **out) {
+    struct oom_stream *stream = oom_host_calloc(1, sizeof *stream);
+    if (stream == NULL) return oom_fail(OOM_HOST_NOMEM, "no host memory for a stream");
+    stream->queues = queues;
+    stream->tail = &stream->head;
+    if (queues->schedule == OOM_SCHEDULE_THREADS) {
+        enum oom_status status = oom_worker_start(stream);
+        if (status != OOM_OK) {
+            oom_host_free(stream);
+            return status;
+        }
+    }
+    stream->next = queues->streams;
+    queues->streams = stream;
+    *out = stream;
+    return OOM_OK;
+}
 
 enum oom_status oom_stream_make(struct oom_queues *queues, struct oom_stream **out) {
     struct oom_stream *stream = queues->unused_streams;
     if (stream != NULL) {
         queues->unused_streams = stream->next_unused;
     } else {
-        stream = oom_host_calloc(1, sizeof *stream);
-        if (stream == NULL) return oom_fail(OOM_HOST_NOMEM, "no host memory for a stream");
-        stream->tail = &stream->head;
-        stream->next = queues->streams;
-        queues->streams = stream;
+        OOM_TRY(add_stream(queues, &stream));
     }
-    stream->owner = queues;
+    stream->live = true;
     *out = stream;
     return OOM_OK;
 }
@@ -170,7 +220,7 @@ enum oom_status oom_stream_make(struct oom_queues *queues, struct oom_stream **o
 enum oom_status oom_stream_finish(struct oom_queues *queues, struct oom_stream *stream) {
     OOM_TRY(oom_stream_check(queues, stream));
     stream = named(queues, stream);
-    return run_until(queues, stream, stream->submitted);
+    return finish(queues, stream, stream->submitted);
 }
 
 enum oom_status oom_stream_drop(struct oom_queues *queues, struct oom_stream *stream) {
@@ -178,8 +228,8 @@ enum oom_status oom_stream_drop(struct oom_queues *queues, struct oom_stream *st
         return oom_fail(OOM_INVALID, "the default stream cannot be destroyed");
     }
     OOM_TRY(oom_stream_check(queues, stream));
-    enum oom_status status = run_until(queues, stream, stream->submitted);
-    stream->owner = NULL;
+    enum oom_status status = finish(queues, stream, stream->submitted);
+    stream->live = false;
     stream->next_unused = queues->unused_streams;
     queues->unused_streams = stream;
     return status;
@@ -192,7 +242,7 @@ enum oom_status oom_stream_await(struct oom_queues *queues, struct oom_stream *s
     if (event->stream == NULL || event->stream->finished >= event->position) return OOM_OK;
     struct oom_command wait = {
         .kind = OOM_COMMAND_WAIT, .awaited = event->stream, .position = event->position};
-    return enqueue(named(queues, stream), &wait);
+    return enqueue(queues, named(queues, stream), &wait);
 }
 
 /* ---- events ---- */
@@ -204,10 +254,11 @@ enum oom_status oom_event_make(struct oom_queues *queues, struct oom_event **out
     } else {
         event = oom_host_calloc(1, sizeof *event);
         if (event == NULL) return oom_fail(OOM_HOST_NOMEM, "no host memory for an event");
+        event->queues = queues;
         event->next = queues->events;
         queues->events = event;
     }
-    event->owner = queues;
+    event->live = true;
     event->stream = NULL;
     *out = event;
     return OOM_OK;
@@ -216,7 +267,7 @@ enum oom_status oom_event_make(struct oom_queues *queues, struct oom_event **out
 /* Waits that were queued know stream and position, not the event: it may go at any time. */
 enum oom_status oom_event_drop(struct oom_queues *queues, struct oom_event *event) {
     OOM_TRY(check_event(queues, event));
-    event->owner = NULL;
+    event->live = false;
     event->next_unused = queues->unused_events;
     queues->unused_events = event;
     return OOM_OK;
@@ -231,29 +282,36 @@ enum oom_status oom_event_mark(struct oom_queues *queues, struct oom_event *even
     return OOM_OK;
 }
 
+static bool is_ready(const struct oom_event *event) {
+    return event->stream == NULL || event->stream->finished >= event->position;
+}
+
 enum oom_status oom_event_ask(struct oom_queues *queues, struct oom_event *event) {
     OOM_TRY(check_event(queues, event));
-    bool ready = event->stream == NULL || event->stream->finished >= event->position;
-    return ready ? OOM_OK : OOM_NOT_READY;
+    if (!is_ready(event)) oom_deferred_asked(queues, event->stream, event->position);
+    return is_ready(event) ? OOM_OK : OOM_NOT_READY;
 }
 
 enum oom_status oom_event_finish(struct oom_queues *queues, struct oom_event *event) {
     OOM_TRY(check_event(queues, event));
-    return event->stream != NULL ? run_until(queues, event->stream, event->position) : OOM_OK;
+    return event->stream != NULL ? finish(queues, event->stream, event->position) : OOM_OK;
 }
 
 /* ---- the whole ---- */
 
 enum oom_status oom_queues_init(struct oom_queues *queues, enum oom_schedule schedule,
-                                oom_command_run *run, void *context) {
-    *queues = (struct oom_queues){.schedule = schedule, .run = run, .context = context};
+                                uint64_t seed, const struct oom_work *work) {
+    *queues = (struct oom_queues){.schedule = schedule, .work = *work, .random = seed};
+    queues->lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    queues->progress = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     return oom_stream_make(queues, &queues->first);
 }
 
 void oom_queues_free(struct oom_queues *queues) {
+    if (queues->schedule == OOM_SCHEDULE_THREADS) oom_workers_stop(queues);
     while (queues->streams != NULL) {
         struct oom_stream *stream = queues->streams;
-        while (stream->head != NULL) pop(stream);
+        while (stream->head != NULL) oom_queue_pop(stream);
         queues->streams = stream->next;
         oom_host_free(stream);
     }
@@ -262,4 +320,6 @@ void oom_queues_free(struct oom_queues *queues) {
         queues->events = event->next;
         oom_host_free(event);
     }
+    pthread_cond_destroy(&queues->progress);
+    pthread_mutex_destroy(&queues->lock);
 }

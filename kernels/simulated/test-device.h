@@ -18,12 +18,18 @@ enum { TEST_MIB = 1 << 20 };
 
 static const char *const test_devices[] = {"host", "dry"};
 
-static inline struct oom_device *test_open(const char *name, uint64_t capacity,
-                                           enum oom_schedule schedule) {
-    struct oom_device_options options = {.capacity = capacity, .schedule = schedule, .threads = 1};
+static inline struct oom_device *test_open_seeded(const char *name, uint64_t capacity,
+                                                  enum oom_schedule schedule, uint64_t seed) {
+    struct oom_device_options options = {
+        .capacity = capacity, .schedule = schedule, .threads = 1, .seed = seed};
     struct oom_device *dev = NULL;
     CHECK_OK(oom_device_open(name, &options, &dev));
     return dev;
+}
+
+static inline struct oom_device *test_open(const char *name, uint64_t capacity,
+                                           enum oom_schedule schedule) {
+    return test_open_seeded(name, capacity, schedule, 1);
 }
 
 /* Addresses count from here: the address of a device's first block. */

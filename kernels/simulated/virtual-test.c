@@ -9,6 +9,7 @@ void simulated_virtual_test(void);
 
 enum { MIB = TEST_MIB };
 static const uint64_t page = OOM_PAGE;
+static enum oom_schedule schedule; /* of the devices that are opened */
 
 static bool computes(struct oom_device *dev) {
     struct oom_device_properties properties;
@@ -27,6 +28,7 @@ static oom_handle map_new(struct oom_device *dev, oom_devptr at, uint64_t bytes)
 
 static void write_value(struct oom_device *dev, oom_devptr at, uint64_t value) {
     CHECK_OK(dev->api->upload(dev, at, &value, sizeof value, NULL));
+    CHECK_OK(dev->api->sync(dev)); /* what is queued keeps memory mapped */
 }
 
 static void check_value(struct oom_device *dev, oom_devptr at, uint64_t want) {
@@ -36,10 +38,11 @@ static void check_value(struct oom_device *dev, oom_devptr at, uint64_t want) {
 }
 
 static void check_life(const char *name) {
-    TEST("%s: memory goes with the release and the last mapping, in any order", name);
+    TEST("%s, %s: memory goes with the release and the last mapping, in any order", name,
+         oom_schedule_name(schedule));
     for (int order = 0; order < 6; order++) {
         static const char orders[6][4] = {"rab", "rba", "arb", "bra", "abr", "bar"};
-        struct oom_device *dev = test_open(name, 16 * MIB, OOM_SCHEDULE_EAGER);
+        struct oom_device *dev = test_open(name, 16 * MIB, schedule);
         oom_devptr space;
         CHECK_OK(dev->api->reserve(dev, 8 * page, &space));
         oom_handle handle = map_new(dev, space, 2 * page);
@@ -68,8 +71,9 @@ static void check_life(const char *name) {
 }
 
 static void check_alias(const char *name) {
-    TEST("%s: two mappings of a handle are the same memory, and it outlives them", name);
-    struct oom_device *dev = test_open(name, 16 * MIB, OOM_SCHEDULE_EAGER);
+    TEST("%s, %s: two mappings of a handle are the same memory, and it outlives them", name,
+         oom_schedule_name(schedule));
+    struct oom_device *dev = test_open(name, 16 * MIB, schedule);
     oom_devptr space;
     CHECK_OK(dev->api->reserve(dev, 8 * page, &space));
     oom_handle handle = map_new(dev, space, 2 * page);
@@ -93,8 +97,9 @@ static void check_alias(const char *name) {
 }
 
 static void check_scattered(const char *name) {
-    TEST("%s: pages that are not neighbours make one block; a fresh page is zero", name);
-    struct oom_device *dev = test_open(name, 10 * MIB, OOM_SCHEDULE_EAGER);
+    TEST("%s, %s: pages that are not neighbours make one block; a fresh page is zero", name,
+         oom_schedule_name(schedule));
+    struct oom_device *dev = test_open(name, 10 * MIB, schedule);
     oom_devptr single[5], whole;
     for (int i = 0; i < 5; i++) {
         CHECK_OK(dev->api->alloc(dev, page, &single[i]));
@@ -117,8 +122,9 @@ static void check_scattered(const char *name) {
 }
 
 static void check_map_misuse(const char *name) {
-    TEST("%s: misuse of map, unmap, set_access and the rest changes nothing", name);
-    struct oom_device *dev = test_open(name, 32 * MIB, OOM_SCHEDULE_EAGER);
+    TEST("%s, %s: misuse of map, unmap, set_access and the rest changes nothing", name,
+         oom_schedule_name(schedule));
+    struct oom_device *dev = test_open(name, 32 * MIB, schedule);
     const struct oom_device_api *api = dev->api;
     oom_devptr space, block, out = 77;
     oom_handle loose, handle;
@@ -164,8 +170,9 @@ static void check_map_misuse(const char *name) {
 }
 
 static void check_access(const char *name) {
-    TEST("%s: nothing is accessible before set_access or after it was taken away", name);
-    struct oom_device *dev = test_open(name, 32 * MIB, OOM_SCHEDULE_EAGER);
+    TEST("%s, %s: nothing is accessible before set_access or after it was taken away", name,
+         oom_schedule_name(schedule));
+    struct oom_device *dev = test_open(name, 32 * MIB, schedule);
     const struct oom_device_api *api = dev->api;
     oom_devptr space;
     oom_handle handle;
@@ -240,8 +247,9 @@ static void check_mappings_merge(void) {
 }
 
 void simulated_virtual_test(void) {
-    for (int i = 0; i < 2; i++) {
-        const char *name = test_devices[i];
+    for (int i = 0; i < 2 * OOM_SCHEDULE_COUNT; i++) {
+        const char *name = test_devices[i % 2];
+        schedule = (enum oom_schedule)(i / 2);
         check_life(name);
         check_alias(name);
         check_scattered(name);

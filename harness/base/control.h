@@ -5,8 +5,8 @@
  * At most one is on in a process. Off is the product. The scenarios' tables say which bits each
  * one turns, and in which situation.
  */
-#ifndef OOM_HARNESS_TRAIN_CONTROL_H
-#define OOM_HARNESS_TRAIN_CONTROL_H
+#ifndef OOM_HARNESS_BASE_CONTROL_H
+#define OOM_HARNESS_BASE_CONTROL_H
 
 #include "kernels/status.h"
 

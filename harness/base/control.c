@@ -1,4 +1,4 @@
-#include "harness/train/control.h"
+#include "harness/base/control.h"
 
 #include <string.h>
 

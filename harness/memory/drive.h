@@ -1,0 +1,52 @@
+/*
+ * drive.h: how a recording drives an allocator. A replay knows what a caller never does: at which
+ * address a run began, when a block's other streams were done with it, which streams there were.
+ *
+ * Only replay.c and tests use it. Failures are those of allocator.h; OOM_INVALID where a start is
+ * impossible (overlapping, outside its segment, unaligned), and nothing has changed then.
+ */
+#ifndef OOM_HARNESS_MEMORY_DRIVE_H
+#define OOM_HARNESS_MEMORY_DRIVE_H
+
+#include "harness/memory/allocator.h"
+
+/* Makes `stream` the next number. PyTorch orders streams by their handles, this allocator by their
+ * numbers: a replay registers them in the order of the handles, the default stream (NULL) being
+ * number 0 already. */
+enum oom_status oom_allocator_stream_add(struct oom_allocator *allocator,
+                                         struct oom_stream *stream);
+
+/* As oom_allocator_free, but the block stays pending until oom_allocator_complete, or until a full
+ * release waits for everything. */
+enum oom_status oom_allocator_free_held(struct oom_allocator *allocator, oom_devptr ptr);
+enum oom_status oom_allocator_complete(struct oom_allocator *allocator, oom_devptr ptr);
+
+/* A state to begin with: segments in the order of their age, each with its blocks in order of
+ * address without gaps (an expandable segment: its mapped runs and the unmapped ranges between
+ * them). The memory is taken as held already: the device is not asked. Only on a new allocator. */
+enum oom_start_state {
+    OOM_START_FREE,
+    OOM_START_ALLOCATED,
+    OOM_START_PENDING,  /* freed, not completed */
+    OOM_START_UNMAPPED, /* of an expandable segment */
+};
+
+struct oom_start_block {
+    uint64_t address, bytes, requested;
+    enum oom_start_state state;
+    const char *site;
+};
+
+struct oom_start_segment {
+    uint64_t address, bytes; /* expandable: the whole address range */
+    uint64_t stream;         /* number */
+    struct oom_pool_id pool;
+    bool small_pool, expandable;
+    const struct oom_start_block *blocks;
+    uint64_t block_count;
+};
+
+enum oom_status oom_allocator_start(struct oom_allocator *allocator,
+                                    const struct oom_start_segment *segments, uint64_t count);
+
+#endif
