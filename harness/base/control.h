@@ -52,7 +52,13 @@
     X(SIZE_NOT_RUN, "size_off_by_one", \
       "the finder returns the first size that fails instead of the last that fits") \
     X(FREED_TOO_EARLY, "activation_freed_early", \
-      "a saved activation is freed before its backward has read it, and reused")
+      "a saved activation is freed before its backward has read it, and reused") \
+    X(BLOCK_TWICE, "block_handed_out_twice", \
+      "the allocator hands out a block that somebody holds") \
+    X(UNMAPPED_LIVE, "segment_unmapped_live", \
+      "a release unmaps pages that live blocks lie in: it rounds outward, not inward") \
+    X(PAGE_TWICE, "page_mapped_twice", \
+      "after a remap a page has the memory of another one: a stale handle")
 
 enum oom_control {
     OOM_CONTROL_NONE,

@@ -428,7 +428,8 @@ static enum oom_status prepare(struct replay *replay) {
 }
 
 static enum oom_status answer(struct replay *replay) {
-    replay->verified = replay->snapshot.kind != OOM_SNAPSHOT_KIND_RMM || replay->command.verify;
+    replay->verified = replay->command.verify ||
+                       oom_replay_has_segments(&replay->snapshot, replay->options.device);
     if (replay->verified) {
         if (replay->command.verify && replay->command.capacity != NULL) {
             OOM_TRY(parse_capacities(&replay->table, replay->command.capacity));

@@ -238,8 +238,24 @@ static void report_missing(struct run *run, const struct part *part,
     }
 }
 
+/* What the parent was given; but there is one snapshot, of the first case of all. */
+static int child_arguments(const struct run *run, bool first, char **argv) {
+    static const char option[] = "--snapshot";
+    size_t n = sizeof option - 1;
+    int count = 0;
+    for (int i = 0; i < run->argc; i++) {
+        bool named = strncmp(run->argv[i], option, n) == 0;
+        if (first || !named || (run->argv[i][n] != 0 && run->argv[i][n] != '=')) {
+            argv[count++] = run->argv[i];
+        } else if (run->argv[i][n] == 0) {
+            i++; /* its value */
+        }
+    }
+    return count;
+}
+
 static enum oom_status run_part(struct run *run, const struct part *part) {
-    char **argv = oom_host_calloc((size_t)run->argc + 5, sizeof *argv);
+    char **argv = oom_host_calloc((size_t)run->argc + 4, sizeof *argv);
     struct oom_process_result *result = oom_host_alloc(sizeof *result);
     enum oom_status status = OOM_HOST_NOMEM;
     if (argv != NULL && result != NULL) {
@@ -247,9 +263,7 @@ static enum oom_status run_part(struct run *run, const struct part *part) {
         argv[argc++] = (char *)(uintptr_t)oom_self();
         argv[argc++] = (char *)(uintptr_t) "scenario";
         argv[argc++] = (char *)(uintptr_t)part->scenario->name;
-        for (int i = 0; i < run->argc; i++) argv[argc++] = run->argv[i];
-        bool first = part == run->parts; /* one snapshot, of the first case of all */
-        if (!first) argv[argc++] = (char *)(uintptr_t) "--snapshot=";
+        argc += child_arguments(run, part == run->parts, argv + argc);
         const char *const environment[] = {run->temporary, NULL};
         struct oom_process_options options = {.argv = argv,
                                               .environment = environment,

@@ -12,14 +12,14 @@ enum { KEYS = 700, STEPS = 60000 };
 static void random_script(uint64_t stride) {
     static uint64_t wanted[KEYS];
     struct oom_address_map map = {0};
-    struct oom_rng rng = oom_rng_seed(5, 0);
+    struct oom_rng rng = {5};
     uint64_t count = 0, wrong = 0;
     for (int i = 0; i < KEYS; i++) wanted[i] = UINT64_MAX;
     for (uint64_t step = 0; step < STEPS; step++) {
-        uint64_t i = oom_rng_u64(&rng) % KEYS, found = UINT64_MAX;
+        uint64_t i = oom_rng_next(&rng) % KEYS, found = UINT64_MAX;
         bool has = oom_address_map_get(&map, i * stride, &found);
         if (has != (wanted[i] != UINT64_MAX) || (has && found != wanted[i])) wrong++;
-        if (oom_rng_u64(&rng) % 2 == 0) {
+        if (oom_rng_next(&rng) % 2 == 0) {
             oom_address_map_remove(&map, i * stride);
             count -= wanted[i] != UINT64_MAX;
             wanted[i] = UINT64_MAX;

@@ -50,6 +50,10 @@ static uint64_t reserve_bytes(const struct oom_allocator *a, uint64_t page) {
     return (min_u64(wanted, full) + page - 1) / page * page;
 }
 
+bool oom_expandable_may_spare(const struct oom_allocator *a, const struct oom_segment *segment) {
+    return segment->bytes == reserve_bytes(a, segment->page);
+}
+
 enum oom_status oom_expandable_prepare(struct oom_allocator *a, uint8_t kind) {
     struct oom_segment **spare = &a->spare_expandable[kind];
     if (*spare != NULL) return OOM_OK;
@@ -137,7 +141,7 @@ static void roll_back(struct oom_allocator *a, struct oom_segment *segment, uint
         if (page->handle == 0) continue;
         if (page->mapped && drop_mapping(a, segment, i) != OOM_OK) continue;
         page->mapped = false;
-        (void)a->device->api->release(a->device, page->handle);
+        if (!oom_twin_shares(segment, i)) (void)a->device->api->release(a->device, page->handle);
         page->handle = 0;
     }
 }
@@ -154,7 +158,10 @@ static enum oom_status create_pages(struct oom_allocator *a, struct oom_segment 
                             "back)",
                             (ull)segment->address, (ull)i);
         }
-        OOM_TRY(a->device->api->create(a->device, segment->page, &segment->pages[i].handle));
+        segment->pages[i].handle = oom_twin_handle(segment, i);
+        if (segment->pages[i].handle == 0) {
+            OOM_TRY(a->device->api->create(a->device, segment->page, &segment->pages[i].handle));
+        }
         ++*made;
     }
     return OOM_OK;
@@ -340,7 +347,9 @@ static enum oom_status unmap_pages(struct oom_allocator *a, struct oom_segment *
         OOM_TRY(drop_mapping(a, segment, i));
         page->mapped = false;
         ++*done;
-        OOM_TRY(a->device->api->release(a->device, page->handle));
+        if (!oom_twin_shares(segment, i)) {
+            OOM_TRY(a->device->api->release(a->device, page->handle));
+        }
         page->handle = 0;
     }
     return OOM_OK;
@@ -354,6 +363,7 @@ enum oom_status oom_expandable_release(struct oom_allocator *a, struct oom_block
     if (first >= last) return OOM_OK;
     enum oom_status status = unmap_pages(a, segment, first, last, &done);
     if (done == 0) return status;
+    if (status == OOM_OK) status = oom_twin_unmap(a, segment, offset);
 
     uint64_t bytes = done * page, address = segment->address + first * page;
     oom_free_set_remove(&block->owner->free, block);

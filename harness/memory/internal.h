@@ -117,6 +117,9 @@ struct oom_allocator {
     struct oom_trace_clock clock;
 
     uint64_t fail_device, fail_call; /* countdowns; 0: off */
+    struct {
+        oom_devptr last, given, meant;
+    } twice; /* the twin's: the last large block; of two at one address, and the later's own */
     uint64_t guards_damaged;         /* found at free, not yet reported */
     char guards_first[160];          /* and the first of them, for people */
 };
@@ -204,6 +207,8 @@ uint64_t oom_expandable_page(const struct oom_allocator *a, uint8_t kind);
 /* The device and the settings allow what `expandable_segments` asks for. */
 enum oom_status oom_expandable_check(const struct oom_allocator *a);
 enum oom_status oom_expandable_prepare(struct oom_allocator *a, uint8_t kind);
+/* Its record has the pages of a new one; that of a replay's start may have more or fewer. */
+bool oom_expandable_may_spare(const struct oom_allocator *a, const struct oom_segment *segment);
 /* One attempt: finds a place, maps what is missing. OOM_NOMEM as above; what was mapped on the way
  * stays as free blocks. */
 enum oom_status oom_expandable_obtain(struct oom_allocator *a, const struct oom_request *request,
@@ -287,6 +292,15 @@ enum oom_status oom_guard_write(struct oom_allocator *a, const struct oom_block 
 /* Counts damage in *damaged and describes the first in a->guards_first. */
 enum oom_status oom_guard_read(struct oom_allocator *a, const struct oom_block *block,
                                uint64_t *damaged);
+
+/* ---- twins.c; in the product they change nothing ---- */
+
+oom_devptr oom_twin_hand_out(struct oom_allocator *a, const struct oom_block *block);
+oom_devptr oom_twin_take_back(struct oom_allocator *a, oom_devptr address);
+enum oom_status oom_twin_unmap(struct oom_allocator *a, const struct oom_segment *segment,
+                               uint64_t offset);
+oom_handle oom_twin_handle(const struct oom_segment *segment, uint64_t index);
+bool oom_twin_shares(const struct oom_segment *segment, uint64_t index);
 
 /* ---- settings.c ---- */
 

@@ -92,8 +92,12 @@ static inline void literal_value(struct literal *l) {
         literal_members(l, ')');
         literal_put(l, "\x86", 1);
         break;
-    case '\'': literal_text(l); break;
-    default: literal_number(l); break;
+    case '\'':
+        literal_text(l);
+        break;
+    default:
+        literal_number(l);
+        break;
     }
 }
 

@@ -87,7 +87,9 @@ static void refused(void) {
         int n;
         const char *message;
     } cases[] = {
-        {"\x80\x02" "cos\nsystem\n.", 14, "byte 2: the opcode GLOBAL"},
+        {"\x80\x02"
+         "cos\nsystem\n.",
+         14, "byte 2: the opcode GLOBAL"},
         {"\x80\x04N\x93.", 5, "byte 3: the opcode STACK_GLOBAL"},
         {"\x80\x02NR.", 5, "REDUCE"},
         {"\x80\x02Nb.", 5, "BUILD"},
@@ -123,7 +125,9 @@ static void refused(void) {
         {"\x80\x02q\x00.", 5, "nothing on the stack"},
         {"\x80\x02X\xff\xff\xff\x7fhi.", 10, "2147483647 bytes, and 3"},
         {"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xff.", 12, "18446744073709551615 bytes"},
-        {"\x80\x02\x8a\x05" "ab.", 7, "ends within an integer"},
+        {"\x80\x02\x8a\x05"
+         "ab.",
+         7, "ends within an integer"},
         {"\x80\x04\x95\x05\0\0\0\0\0\0\0N.", 13, "a FRAME of 5 bytes, and 2"},
         {"\x80\x04\x95\x02\0\0\0\0\0\0\0M\x01\x02.", 15, "FRAME ends within an opcode"},
         {"\x80\x04\x95\x0c\0\0\0\0\0\0\0\x95\x01\0\0\0\0\0\0\0N..", 23, "a FRAME within"},
@@ -135,9 +139,11 @@ static void refused(void) {
 }
 
 static void truncated(void) {
-    static const char whole[] =
-        "\x80\x04\x95\x2b\0\0\0\0\0\0\0}\x94(\x8c\x01" "aK\x01X\x01\0\0\0bM\x01\x02\x8c\x01"
-        "cG\0\0\0\0\0\0\0\0\x8c\x01" "d]\x94(K\x01K\x02" "eu.";
+    static const char whole[] = "\x80\x04\x95\x2a\0\0\0\0\0\0\0}\x94(\x8c\x01"
+                                "aK\x01X\x01\0\0\0bM\x01\x02\x8c\x01"
+                                "cG\0\0\0\0\0\0\0\0\x8c\x01"
+                                "d]\x94(K\x01K\x02"
+                                "eu.";
     TEST("pickle: cut anywhere it is refused");
     CHECK_OK(parse(whole, sizeof whole - 1));
     oom_pickle_free(&p);
@@ -167,7 +173,8 @@ static void nesting(void) {
 
 static void cycles(void) {
     TEST("pickle: a list within itself is harmless");
-    CHECK_OK(PARSE("\x80\x04]\x94h\x00" "a."));
+    CHECK_OK(PARSE("\x80\x04]\x94h\x00"
+                   "a."));
     CHECK(item(0)->u == p.root.u);
     oom_pickle_free(&p);
 }
@@ -175,7 +182,15 @@ static void cycles(void) {
 static void bounded(void) {
     enum { BYTES = 1 << 18 };
     static char bytes[BYTES];
-    static const char *const fillings[] = {"]", "}", ")", "N", "(", "h\x00", "]\x94", "h\x00h\x00" "a"};
+    static const char *const fillings[] = {"]",
+                                           "}",
+                                           ")",
+                                           "N",
+                                           "(",
+                                           "h\x00",
+                                           "]\x94",
+                                           "h\x00h\x00"
+                                           "a"};
     TEST("pickle: memory stays in proportion to the file, whatever fills it");
     for (size_t i = 0; i < sizeof fillings / sizeof *fillings; i++) {
         size_t width = strlen(fillings[i]) + (strchr(fillings[i], 'h') != NULL ? 1 : 0);
@@ -216,7 +231,8 @@ static void batches(void) {
 }
 
 static void no_memory(void) {
-    static const char bytes[] = "\x80\x04]\x94(K\x01}\x94\x8c\x01xK\x01sK\x01\x85" "e.";
+    static const char bytes[] = "\x80\x04]\x94(K\x01}\x94\x8c\x01xK\x01sK\x01\x85"
+                                "e.";
     TEST("pickle: without host memory it says so and leaves nothing");
     uint64_t before = oom_host_bytes_current();
     int refusals = 0;

@@ -369,8 +369,8 @@ enum oom_status oom_replay_drive(struct oom_replay_pass *pass) {
     pass->decisions = pass->equal = 0;
     pass->difference = (struct oom_replay_difference){0};
     pass->learned = false;
-    oom_script_open(&drive.script, r, &pass->difference);
-    enum oom_status status = make_streams(&drive);
+    enum oom_status status = oom_script_open(&drive.script, r, &pass->difference);
+    if (status == OOM_OK) status = make_streams(&drive);
     if (status == OOM_OK) status = begin(&drive);
     if (status == OOM_OK) status = run_events(&drive);
     if (status == OOM_OK) take_figures(&drive);
@@ -380,6 +380,7 @@ enum oom_status oom_replay_drive(struct oom_replay_pass *pass) {
     if (status == OOM_OK) status = oom_replay_learn(pass, drive.allocator);
     drive.script.closing = true;
     oom_allocator_destroy(drive.allocator);
+    oom_script_close(&drive.script);
     oom_host_free(drive.streams);
     return status;
 }

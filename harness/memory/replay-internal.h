@@ -169,14 +169,17 @@ struct oom_script {
     uint64_t at, end;  /* events that the device may answer from, the next one first */
     uint64_t unmapped; /* bytes of the event at `at` that were unmapped so far */
     uint64_t last_handle;
-    uint64_t stray; /* address for a range that is never mapped */
+    uint64_t stray;                   /* address for a range that is never mapped */
+    struct oom_replay_regions ranges; /* of addresses, reserved */
     struct oom_device_properties properties;
     struct oom_replay_difference *difference;
     bool closing; /* the allocator gives everything back: anything goes */
 };
 
-void oom_script_open(struct oom_script *script, const struct oom_recording *recording,
-                     struct oom_replay_difference *difference);
+/* On failure it must be closed, too. */
+enum oom_status oom_script_open(struct oom_script *script, const struct oom_recording *recording,
+                                struct oom_replay_difference *difference);
+void oom_script_close(struct oom_script *script);
 /* The events [first, end) are what the device does next; event `end` is what
  * the caller got. */
 void oom_script_window(struct oom_script *script, uint64_t first, uint64_t end);

@@ -190,6 +190,21 @@ static enum oom_status look_through(struct oom_recording *r) {
                     (oom_ull)r->count);
 }
 
+bool oom_replay_has_segments(const struct oom_snapshot *snapshot, uint64_t device) {
+    if (snapshot->kind == OOM_SNAPSHOT_KIND_RMM || device >= snapshot->device_count) return false;
+    for (uint64_t i = 0; i < snapshot->segment_count; i++) {
+        if ((uint64_t)snapshot->segments[i].device == device) return true;
+    }
+    const struct oom_snapshot_trace *trace = &snapshot->traces[device];
+    for (uint64_t i = trace->first; i < trace->first + trace->count; i++) {
+        if (snapshot->events[i].action == OOM_ACTION_SEGMENT_ALLOC ||
+            snapshot->events[i].action == OOM_ACTION_SEGMENT_MAP) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum oom_status oom_recording_open(struct oom_recording *recording,
                                    const struct oom_snapshot *snapshot,
                                    const struct oom_replay_options *options) {
@@ -200,7 +215,7 @@ enum oom_status oom_recording_open(struct oom_recording *recording,
     choose_settings(recording, options);
     OOM_TRY(look_through(recording));
     enum oom_status status = collect_streams(recording);
-    if (status == OOM_OK && snapshot->kind != OOM_SNAPSHOT_KIND_RMM) {
+    if (status == OOM_OK && oom_replay_has_segments(snapshot, options->device)) {
         status = oom_recording_undo(recording);
         if (status == OOM_OK) status = oom_recording_layout(recording);
     }

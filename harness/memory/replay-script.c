@@ -122,34 +122,44 @@ static bool first_page(const struct oom_script *script, oom_devptr *out) {
         if (event->action != OOM_ACTION_SEGMENT_MAP || event->stream != wanted->stream) continue;
         if (small != (event->bytes % r->settings.large_segment_size != 0)) continue;
         if (!oom_pool_same(oom_recording_pool(r, i), oom_recording_pool(r, script->end))) continue;
+        if (oom_replay_regions_at(&script->ranges, event->address) != NULL) continue;
         *out = event->address;
         return true;
     }
     return false;
 }
 
+static enum oom_status note_range(struct oom_script *script, uint64_t address, uint64_t bytes) {
+    const struct oom_replay_region range = {.address = address, .bytes = bytes};
+    bool clash; /* the model finds that out, too */
+    return oom_replay_regions_add(&script->ranges, &range, &clash);
+}
+
 /* A new range begins with the page that is mapped next. */
 static enum oom_status script_reserve(struct oom_device *device, uint64_t bytes, oom_devptr *out) {
     struct oom_script *script = script_of(device);
     const struct oom_snapshot_event *next = oom_script_next(script);
+    uint64_t address = 0;
     *out = 0;
     if (script->difference->found) return OOM_NOMEM;
     if (next_is(script, OOM_ACTION_SEGMENT_MAP)) {
-        *out = next->address;
-        return OOM_OK;
-    }
-    if (!is_refused(script)) {
+        address = next->address;
+    } else if (!is_refused(script)) {
         differ(script, "a new range of %llu bytes of addresses", (oom_ull)bytes);
         return OOM_NOMEM;
+    } else if (!first_page(script, &address)) {
+        script->stray -= (bytes + OOM_REPLAY_PAGE - 1) / OOM_REPLAY_PAGE * OOM_REPLAY_PAGE;
+        address = script->stray;
     }
-    if (first_page(script, out)) return OOM_OK;
-    *out = script->stray -= (bytes + OOM_REPLAY_PAGE - 1) / OOM_REPLAY_PAGE * OOM_REPLAY_PAGE;
+    OOM_TRY(note_range(script, address, bytes));
+    *out = address;
     return OOM_OK;
 }
 
 static enum oom_status script_unreserve(struct oom_device *device, oom_devptr ptr, uint64_t bytes) {
-    (void)device, (void)ptr, (void)bytes;
-    return OOM_OK;
+    const struct oom_replay_region range = {.address = ptr, .bytes = bytes};
+    bool clash;
+    return oom_replay_regions_take(&script_of(device)->ranges, &range, &clash);
 }
 
 static enum oom_status script_create(struct oom_device *device, uint64_t bytes, oom_handle *out) {
@@ -240,8 +250,8 @@ static enum oom_status script_sync(struct oom_device *device) {
     return OOM_OK;
 }
 
-void oom_script_open(struct oom_script *script, const struct oom_recording *recording,
-                     struct oom_replay_difference *difference) {
+enum oom_status oom_script_open(struct oom_script *script, const struct oom_recording *recording,
+                                struct oom_replay_difference *difference) {
     static const struct oom_device_api api = {.api_version = OOM_DEVICE_API_VERSION,
                                               .name = "script",
                                               .close = script_close,
@@ -267,4 +277,13 @@ void oom_script_open(struct oom_script *script, const struct oom_recording *reco
                                                  .reservation = UINT64_C(1) << 62,
                                                  .page = OOM_REPLAY_PAGE,
                                                  .virtual_memory = true}};
+    for (uint64_t i = 0; i < recording->segment_count; i++) {
+        const struct oom_start_segment *segment = &recording->segments[i];
+        if (segment->expandable) OOM_TRY(note_range(script, segment->address, segment->bytes));
+    }
+    return OOM_OK;
+}
+
+void oom_script_close(struct oom_script *script) {
+    oom_replay_regions_free(&script->ranges);
 }

@@ -10,6 +10,7 @@
 
 #include "kernels/hostmem.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 
 /* ---- unsplit tails ---- */
@@ -58,15 +59,15 @@ static void learn_borders(struct oom_recording *r) {
     }
 }
 
-static void note_ambiguous(struct oom_recording *r, const struct oom_replay_block *block,
-                           uint64_t gap) {
-    struct oom_replay_start *start = &r->start;
-    if (start->ambiguous++ > 0) return;
-    snprintf(start->why, sizeof start->why,
-             "the block at 0x%llx (%llu bytes asked for), live at the start, may "
-             "have had a tail "
-             "of up to 1 MiB of the %llu bytes behind it; none is assumed",
-             (oom_ull)block->address, (oom_ull)block->requested, (oom_ull)gap);
+static void note_ambiguous(struct oom_recording *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void note_ambiguous(struct oom_recording *r, const char *format, ...) {
+    va_list args;
+    if (r->start.ambiguous++ > 0) return;
+    va_start(args, format);
+    vsnprintf(r->start.why, sizeof r->start.why, format, args);
+    va_end(args);
 }
 
 static void give_tail(struct oom_recording *r, const struct oom_replay_region *region,
@@ -77,7 +78,10 @@ static void give_tail(struct oom_recording *r, const struct oom_replay_region *r
     if (gap <= OOM_REPLAY_SMALL_MAX || block->bytes >= r->settings.max_split_size) {
         block->bytes += gap;
     } else {
-        note_ambiguous(r, block, gap);
+        note_ambiguous(r,
+                       "the block at 0x%llx (%llu bytes asked for), live at the start, may have "
+                       "had a tail of up to 1 MiB of the %llu bytes behind it; none is assumed",
+                       (oom_ull)block->address, (oom_ull)block->requested, (oom_ull)gap);
     }
 }
 
@@ -115,11 +119,26 @@ static void settle_sizes(struct oom_recording *r) {
         struct oom_replay_region *region = &r->regions.items[i];
         if (region->size != OOM_REPLAY_UNKNOWN) continue;
         region->size = OOM_REPLAY_LARGE;
-        if (r->start.ambiguous++ > 0) continue;
-        snprintf(r->start.why, sizeof r->start.why,
-                 "the %llu mapped bytes at 0x%llx may be of either pool; the large "
-                 "one is assumed",
-                 (oom_ull)region->bytes, (oom_ull)region->address);
+        note_ambiguous(r,
+                       "the %llu mapped bytes at 0x%llx may be of either pool; the large one is "
+                       "assumed",
+                       (oom_ull)region->bytes, (oom_ull)region->address);
+    }
+}
+
+/* What no recording names, and decisions can hang on. */
+static void note_unknowns(struct oom_recording *r, const struct oom_replay_range *ranges,
+                          uint64_t count) {
+    for (uint64_t i = 0; i < count; i++) {
+        note_ambiguous(r,
+                       "the address range at 0x%llx is assumed to begin with its lowest page seen "
+                       "and to be %llu bytes long",
+                       (oom_ull)ranges[i].address, (oom_ull)ranges[i].bytes);
+    }
+    if (r->settings.garbage_collection_threshold > 0 &&
+        r->settings.per_process_memory_fraction < 1 && r->regions.count > 0) {
+        note_ambiguous(r, "how long blocks had been free when the events begin, by which garbage "
+                          "is collected, is not recorded");
     }
 }
 
@@ -206,6 +225,7 @@ enum oom_status oom_recording_layout(struct oom_recording *recording) {
         give_tail(r, oom_replay_regions_at(&r->regions, r->blocks[i].address), i);
     }
     OOM_TRY(oom_recording_ranges(r, &ranges, &range_count));
+    note_unknowns(r, ranges, range_count);
     uint64_t room = 2 * r->block_count + 3 * r->regions.count + 1;
     r->segments = oom_host_calloc(r->regions.count + 1, sizeof *r->segments);
     r->start_blocks = oom_host_calloc(room, sizeof *r->start_blocks);

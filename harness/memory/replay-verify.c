@@ -119,14 +119,14 @@ enum oom_status oom_replay_verify(const struct oom_snapshot *snapshot,
                                   struct oom_replay_verdict *out) {
     struct oom_recording recording;
     *out = (struct oom_replay_verdict){0};
-    if (snapshot->kind == OOM_SNAPSHOT_KIND_RMM) {
+    OOM_TRY(oom_recording_open(&recording, snapshot, options));
+    if (!oom_replay_has_segments(snapshot, options != NULL ? options->device : 0)) {
+        oom_recording_close(&recording);
         return oom_fail(OOM_USAGE,
-                        "an %s names no segments, so there are no decisions to "
-                        "compare; what other "
-                        "settings would have done can be asked",
+                        "the recording (%s) names no segments, so there are no decisions to "
+                        "compare; what other settings would have done can be asked",
                         oom_snapshot_kind_name(snapshot->kind));
     }
-    OOM_TRY(oom_recording_open(&recording, snapshot, options));
     bool known =
         (options != NULL && options->profile_given) || snapshot->profile < OOM_PROFILE_COUNT;
     oom_recording_drop_fraction(&recording);

@@ -55,6 +55,9 @@ struct oom_replay_verdict {
                                this much for this allocator; 0: there was none */
 };
 
+/* False: a log of requests only, such as RMM's: there are no decisions to compare. */
+bool oom_replay_has_segments(const struct oom_snapshot *snapshot, uint64_t device);
+
 enum oom_status oom_replay_verify(const struct oom_snapshot *snapshot,
                                   const struct oom_replay_options *options,
                                   struct oom_replay_verdict *out);

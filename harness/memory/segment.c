@@ -43,7 +43,7 @@ void oom_segment_forget(struct oom_allocator *a, struct oom_segment *segment) {
         segment->expandable ? &a->spare_expandable[segment->pool] : &a->spare_segment;
     oom_tree_unlink(&a->segments, &segment->node);
     segment->owner->group->segments--;
-    if (*spare == NULL)
+    if (*spare == NULL && (!segment->expandable || oom_expandable_may_spare(a, segment)))
         *spare = segment;
     else
         oom_host_free(segment);

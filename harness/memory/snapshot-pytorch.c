@@ -228,8 +228,7 @@ static enum oom_status segment_read(struct oom_pytorch_reader *reader,
     OOM_TRY(oom_build_segment(&reader->build, &segment));
     const struct oom_pickle_value *items;
     uint64_t count, next = segment.address;
-    if (fields.at[OOM_WORD_BLOCKS] == NULL)
-        return oom_pytorch_refuse(reader, what, "blocks", NULL, "a list");
+    snprintf(what, sizeof what, "segments[%" PRIu64 "].blocks", s->segment_count - 1);
     OOM_TRY(oom_pytorch_list(reader, what, fields.at[OOM_WORD_BLOCKS], &items, &count));
     for (uint64_t i = 0; i < count; i++) {
         OOM_TRY(block_read(reader, next, &items[i]));

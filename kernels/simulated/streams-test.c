@@ -172,17 +172,17 @@ static void check_closing(enum oom_schedule schedule) {
     struct test_bench t = test_setup(schedule, 3);
     oom_devptr space;
     oom_handle handle;
-    const uint64_t bytes = 3 * OOM_PAGE;
+    const uint64_t bytes = 4 * OOM_PAGE;
     CHECK_OK(t.api->reserve(t.dev, bytes, &space));
     CHECK_OK(t.api->create(t.dev, bytes, &handle));
     for (int i = 0; i < 30; i++) {
         CHECK_OK(t.api->map(t.dev, space, bytes, handle));
         CHECK_OK(t.api->set_access(t.dev, space, bytes, OOM_ACCESS_READ_WRITE));
-        for (int k = 0; k < 3; k++) {
-            oom_devptr part = space + (uint64_t)k * OOM_PAGE;
-            CHECK_OK(t.api->fill(t.dev, part, (uint8_t)i, OOM_PAGE, t.streams[k]));
-        }
-        if (i % 3 == 0) CHECK_OK(t.api->stream_sync(t.dev, t.streams[i / 3 % 3]));
+        struct oom_stream *stream = t.streams[i % 3];
+        CHECK_OK(t.api->fill(t.dev, space, (uint8_t)i, 1, stream));
+        CHECK_OK(t.api->event_record(t.dev, t.event, stream));
+        CHECK_OK(t.api->fill(t.dev, space, (uint8_t)i, bytes, stream));
+        CHECK_OK(t.api->event_sync(t.dev, t.event)); /* by now the next one has begun */
         if (i % 2 == 0) CHECK_OK(t.api->set_access(t.dev, space, bytes, OOM_ACCESS_NONE));
         enum oom_status unmapped = t.api->unmap(t.dev, space, bytes);
         if (schedule != OOM_SCHEDULE_THREADS) {
