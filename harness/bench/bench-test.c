@@ -57,10 +57,13 @@ static struct {
 } fake;
 
 static enum oom_status fake_work(void *context, uint64_t times) {
-    volatile uint64_t sum = 0;
+    uint64_t sum = 0;
     /* the peer's unit is longer, so that its samples have fewer */
     uint64_t steps = context == &fake.units[1] ? 5000 : 50;
-    for (uint64_t i = 0; i < times * steps; i++) sum += i;
+    for (uint64_t i = 0; i < times * steps; i++) {
+        sum += i;
+        oom_bench_keep(&sum);
+    }
     *(uint64_t *)context += times;
     if (fake.work_status != OOM_OK && fake.units[0] > 3) {
         return oom_fail(fake.work_status, "asked to fail");

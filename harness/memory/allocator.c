@@ -129,7 +129,7 @@ void oom_allocator_destroy(struct oom_allocator *a) {
         else
             (void)a->device->api->free(a->device, segment->address);
         oom_tree_unlink(&a->segments, node);
-        oom_host_free(segment);
+        oom_segment_discard(segment);
     }
     oom_pools_free(a);
     oom_pending_free(a);
@@ -137,8 +137,8 @@ void oom_allocator_destroy(struct oom_allocator *a) {
     oom_live_table_free(&a->live);
     oom_site_table_free(&a->sites);
     oom_trace_free(&a->trace);
-    oom_host_free(a->spare_segment);
-    for (int kind = 0; kind < OOM_POOL_COUNT; kind++) oom_host_free(a->spare_expandable[kind]);
+    oom_segment_discard(a->spare_segment);
+    oom_segment_discard(a->spare_expandable);
     oom_host_free(a->streams);
     oom_host_free(a->event);
     oom_host_free(a);

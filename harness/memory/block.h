@@ -35,9 +35,10 @@ struct oom_segment {
     uint16_t stream;
     uint8_t pool; /* enum oom_pool_kind */
     bool expandable;
-    uint64_t page;           /* bytes of one page; 0 unless expandable */
-    uint64_t mapped;         /* bytes in mapped blocks; 0 unless expandable */
-    struct oom_page pages[]; /* bytes / page of them */
+    uint64_t page;          /* bytes of one page; 0 unless expandable */
+    uint64_t mapped;        /* bytes in mapped blocks; 0 unless expandable */
+    struct oom_page *pages; /* `room` of them: those behind were never mapped */
+    uint64_t room;
 };
 
 enum oom_hold {

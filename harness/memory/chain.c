@@ -315,7 +315,7 @@ void oom_chain_free(struct oom_allocator *a, struct oom_block *block) {
 
 enum oom_status oom_chain_prepare(struct oom_allocator *a, const struct oom_request *request) {
     OOM_TRY(oom_segment_prepare(a));
-    if (oom_is_expandable(a)) OOM_TRY(oom_expandable_prepare(a, request->pool->kind));
+    if (oom_is_expandable(a)) OOM_TRY(oom_expandable_prepare(a, request));
     OOM_TRY(oom_block_store_reserve(&a->blocks, 2));
     return oom_chain_prepare_release(a);
 }

@@ -99,8 +99,10 @@ static enum oom_status check_pages(const struct oom_segment *segment,
     }
     for (uint64_t at = offset / segment->page * segment->page; at < offset + block->bytes;
          at += segment->page) {
-        const struct oom_page *page = &segment->pages[at / segment->page];
-        if (!unmapped && (page->handle == 0 || !page->mapped)) {
+        if (unmapped) continue;
+        uint64_t index = at / segment->page;
+        if (index >= segment->room || segment->pages[index].handle == 0 ||
+            !segment->pages[index].mapped) {
             return broken(block, "lies on a page that is not mapped");
         }
     }

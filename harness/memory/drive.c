@@ -70,9 +70,15 @@ static enum oom_status make_segment(struct oom_allocator *a, const struct oom_st
     uint64_t pages = s->expandable ? s->bytes / page : 0;
     struct oom_pool_group *group;
     OOM_TRY(oom_pool_group_find(a, s->pool, &group));
-    struct oom_segment *segment =
-        oom_host_calloc(1, sizeof *segment + pages * sizeof segment->pages[0]);
-    if (segment == NULL) return oom_fail(OOM_HOST_NOMEM, "start: no host memory for a segment");
+    struct oom_segment *segment = oom_host_calloc(1, sizeof *segment);
+    if (segment != NULL && pages > 0) {
+        segment->pages = oom_host_calloc(pages, sizeof *segment->pages);
+        segment->room = pages;
+    }
+    if (segment == NULL || (pages > 0 && segment->pages == NULL)) {
+        oom_segment_discard(segment);
+        return oom_fail(OOM_HOST_NOMEM, "start: no host memory for a segment");
+    }
     segment->address = s->address;
     segment->bytes = s->bytes;
     segment->owner = &group->pools[kind];
@@ -81,7 +87,7 @@ static enum oom_status make_segment(struct oom_allocator *a, const struct oom_st
     segment->expandable = s->expandable;
     segment->page = page;
     if (oom_segment_link(a, segment)) return OOM_OK;
-    oom_host_free(segment);
+    oom_segment_discard(segment);
     return impossible(s, "overlaps another one");
 }
 
@@ -99,7 +105,7 @@ static void undo_segments(struct oom_allocator *a) {
     while ((node = oom_tree_end(&a->segments, 0)) != NULL) {
         ((struct oom_segment *)node)->owner->group->segments--;
         oom_tree_unlink(&a->segments, node);
-        oom_host_free(node);
+        oom_segment_discard((struct oom_segment *)node);
     }
     a->next_counter = 0;
 }

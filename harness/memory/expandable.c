@@ -50,20 +50,6 @@ static uint64_t reserve_bytes(const struct oom_allocator *a, uint64_t page) {
     return (min_u64(wanted, full) + page - 1) / page * page;
 }
 
-bool oom_expandable_may_spare(const struct oom_allocator *a, const struct oom_segment *segment) {
-    return segment->bytes == reserve_bytes(a, segment->page);
-}
-
-enum oom_status oom_expandable_prepare(struct oom_allocator *a, uint8_t kind) {
-    struct oom_segment **spare = &a->spare_expandable[kind];
-    if (*spare != NULL) return OOM_OK;
-    uint64_t pages = reserve_bytes(a, oom_expandable_page(a, kind)) / oom_expandable_page(a, kind);
-    *spare = oom_host_calloc(1, sizeof **spare + pages * sizeof(*spare)->pages[0]);
-    if (*spare != NULL) return OOM_OK;
-    return oom_fail(OOM_HOST_NOMEM, "allocator: no host memory for a segment of %llu pages",
-                    (ull)pages);
-}
-
 /* ---- unmapped blocks, by (stream, address) ---- */
 
 static struct oom_block *block_of(struct oom_tree_node *node) {
@@ -107,6 +93,43 @@ static struct oom_block *first_unmapped(const struct oom_pool *pool, uint16_t st
 static struct oom_block *next_unmapped(const struct oom_block *block) {
     struct oom_tree_node *node = oom_tree_step(&block->node, 1);
     return node != NULL && block_of(node)->stream == block->stream ? block_of(node) : NULL;
+}
+
+/* The table of pages grows with what is mapped: addresses are reserved for far more than there is.
+ */
+static enum oom_status make_room(struct oom_segment *segment, uint64_t pages) {
+    if (pages <= segment->room) return OOM_OK;
+    uint64_t room = pages > 2 * segment->room ? pages : 2 * segment->room;
+    struct oom_page *table = oom_host_realloc(segment->pages, room * sizeof *table);
+    if (table == NULL) {
+        return oom_fail(OOM_HOST_NOMEM, "allocator: no host memory for a segment of %llu pages",
+                        (ull)room);
+    }
+    for (uint64_t i = segment->room; i < room; i++) table[i] = (struct oom_page){0};
+    segment->pages = table;
+    segment->room = room;
+    return OOM_OK;
+}
+
+/* A block begins in or before an unmapped range and ends, rounded to pages, no further behind its
+ * beginning than its own size; what a release unmaps lies lower still. */
+enum oom_status oom_expandable_prepare(struct oom_allocator *a, const struct oom_request *request) {
+    uint64_t page = oom_expandable_page(a, request->pool->kind), pages = request->size / page + 2;
+    if (a->spare_expandable == NULL) {
+        a->spare_expandable = oom_host_calloc(1, sizeof *a->spare_expandable);
+        if (a->spare_expandable == NULL) {
+            return oom_fail(OOM_HOST_NOMEM, "allocator: no host memory for a segment's record");
+        }
+    }
+    OOM_TRY(make_room(a->spare_expandable, pages));
+    for (struct oom_block *c = first_unmapped(request->pool, request->stream); c != NULL;
+         c = next_unmapped(c)) {
+        struct oom_segment *segment = c->segment;
+        uint64_t last = segment->bytes / page;
+        uint64_t wanted = (c->address - segment->address) / page + pages;
+        OOM_TRY(make_room(segment, min_u64(wanted, last)));
+    }
+    return OOM_OK;
 }
 
 /* Merges with neighbours of its own kind, free or unmapped; it is in no set, nor is the result. */
@@ -227,11 +250,11 @@ static enum oom_status new_segment(struct oom_allocator *a, const struct oom_req
                                    struct oom_block **out) {
     struct oom_pool *pool = request->pool;
     uint64_t page = oom_expandable_page(a, pool->kind), bytes = reserve_bytes(a, page);
-    struct oom_segment *segment = a->spare_expandable[pool->kind];
+    struct oom_segment *segment = a->spare_expandable;
     oom_devptr address = 0;
     if (bytes < request->size) return OOM_NOMEM; /* it could never hold the block */
     OOM_TRY(reserve_addresses(a, bytes, &address));
-    a->spare_expandable[pool->kind] = NULL;
+    a->spare_expandable = NULL;
     segment->address = address;
     segment->bytes = bytes;
     segment->owner = pool;
@@ -241,7 +264,7 @@ static enum oom_status new_segment(struct oom_allocator *a, const struct oom_req
     segment->page = page;
     segment->mapped = 0; /* and no page has a handle */
     if (!oom_segment_link(a, segment)) {
-        a->spare_expandable[pool->kind] = segment;
+        a->spare_expandable = segment;
         return oom_fail(OOM_DEVICE, "the device reserved 0x%llx, which it had given before",
                         (ull)address);
     }
@@ -253,7 +276,7 @@ static enum oom_status new_segment(struct oom_allocator *a, const struct oom_req
 /* `block`, unmapped, covers its whole segment. */
 static enum oom_status drop_segment(struct oom_allocator *a, struct oom_block *block) {
     struct oom_segment *segment = block->segment;
-    for (uint64_t i = 0; i < segment->bytes / segment->page; i++) {
+    for (uint64_t i = 0; i < segment->room; i++) {
         if (segment->pages[i].handle != 0)
             return OOM_OK; /* PyTorch lost it: not to be given back */
     }
@@ -265,7 +288,7 @@ static enum oom_status drop_segment(struct oom_allocator *a, struct oom_block *b
 }
 
 void oom_expandable_abandon(struct oom_allocator *a, struct oom_segment *segment) {
-    roll_back(a, segment, 0, segment->bytes / segment->page);
+    roll_back(a, segment, 0, segment->room);
     (void)a->device->api->unreserve(a->device, segment->address, segment->bytes);
 }
 

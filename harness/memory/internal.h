@@ -98,7 +98,7 @@ struct oom_allocator {
     uint64_t next_counter;    /* of segments */
     uint64_t mapped_pages;    /* of expandable segments: no more free blocks can hold a page */
     /* records reserved for the next ones: whole segments; expandable ones by kind of pool */
-    struct oom_segment *spare_segment, *spare_expandable[OOM_POOL_COUNT];
+    struct oom_segment *spare_segment, *spare_expandable; /* the latter with pages */
     struct oom_stream **streams; /* by number, in order of first use; [0] is the default */
     uint32_t stream_count;
 
@@ -120,8 +120,8 @@ struct oom_allocator {
     struct {
         oom_devptr last, given, meant;
     } twice; /* the twin's: the last large block; of two at one address, and the later's own */
-    uint64_t guards_damaged;         /* found at free, not yet reported */
-    char guards_first[160];          /* and the first of them, for people */
+    uint64_t guards_damaged; /* found at free, not yet reported */
+    char guards_first[160];  /* and the first of them, for people */
 };
 
 static inline struct oom_block *oom_segment_first(const struct oom_tree_node *node) {
@@ -199,6 +199,7 @@ enum oom_status oom_segment_release(struct oom_allocator *a, struct oom_block *b
 /* The same once the device has it back. */
 void oom_segment_gone(struct oom_allocator *a, struct oom_block *block, uint64_t *released);
 /* Out of the tree; the record becomes the spare one of its kind, or is freed. */
+void oom_segment_discard(struct oom_segment *segment); /* the record; NULL is allowed */
 void oom_segment_forget(struct oom_allocator *a, struct oom_segment *segment);
 
 /* ---- expandable.c ---- */
@@ -206,9 +207,7 @@ void oom_segment_forget(struct oom_allocator *a, struct oom_segment *segment);
 uint64_t oom_expandable_page(const struct oom_allocator *a, uint8_t kind);
 /* The device and the settings allow what `expandable_segments` asks for. */
 enum oom_status oom_expandable_check(const struct oom_allocator *a);
-enum oom_status oom_expandable_prepare(struct oom_allocator *a, uint8_t kind);
-/* Its record has the pages of a new one; that of a replay's start may have more or fewer. */
-bool oom_expandable_may_spare(const struct oom_allocator *a, const struct oom_segment *segment);
+enum oom_status oom_expandable_prepare(struct oom_allocator *a, const struct oom_request *request);
 /* One attempt: finds a place, maps what is missing. OOM_NOMEM as above; what was mapped on the way
  * stays as free blocks. */
 enum oom_status oom_expandable_obtain(struct oom_allocator *a, const struct oom_request *request,

@@ -275,7 +275,7 @@ static enum oom_status scalar_skip(struct oom_json_scan *scan) {
 
 /* Without recursion: the openers above are all there is to remember. */
 enum oom_status oom_json_scan_skip(struct oom_json_scan *scan) {
-    char openers[DEPTH_MAX + 1];
+    char openers[DEPTH_MAX + 1] = {0};
     int outside = scan->depth;
     bool more = true;
     for (;;) {

@@ -138,16 +138,22 @@ static void refused(void) {
     }
 }
 
+/* What is left out of the file is still behind it: reading on would find it. */
 static void truncated(void) {
-    static const char whole[] = "\x80\x04\x95\x2a\0\0\0\0\0\0\0}\x94(\x8c\x01"
-                                "aK\x01X\x01\0\0\0bM\x01\x02\x8c\x01"
-                                "cG\0\0\0\0\0\0\0\0\x8c\x01"
-                                "d]\x94(K\x01K\x02"
-                                "eu.";
-    TEST("pickle: cut anywhere it is refused");
+    static const char whole[] =
+        "\x80\x04}\x94(\x8c\x01"
+        "aK\x01X\x01\0\0\0bM\x01\x02\x8c\x01"
+        "cG\0\0\0\0\0\0\0\0\x8c\x01"
+        "d\x8a\x05\x01\x02\x03\x04\x05\x8d\x04\0\0\0\0\0\0\0wxyz]\x94(K\x01K\x02"
+        "eu.";
+    TEST("pickle: cut anywhere it is refused for its end");
     CHECK_OK(parse(whole, sizeof whole - 1));
     oom_pickle_free(&p);
-    for (size_t n = 0; n < sizeof whole - 1; n++) CHECK_EQ(parse(whole, n), OOM_USAGE);
+    for (size_t n = 0; n < sizeof whole - 1; n++) {
+        CHECK_EQ(parse(whole, n), OOM_USAGE);
+        CHECK_MSG(said(n < 2 ? "PROTO" : "the file ends") || said("are left"), "%zu: %s", n,
+                  oom_failure_last()->message);
+    }
 }
 
 static void nesting(void) {
@@ -172,9 +178,17 @@ static void nesting(void) {
 }
 
 static void cycles(void) {
-    TEST("pickle: a list within itself is harmless");
-    CHECK_OK(PARSE("\x80\x04]\x94h\x00"
-                   "a."));
+    char bytes[400] = "\x80\x04]\x94";
+    size_t n = 4;
+    TEST("pickle: a list within itself is harmless, however often");
+    for (int i = 0; i < 100; i++, n += 3)
+        memcpy(bytes + n,
+               "h\x00"
+               "a",
+               3);
+    bytes[n++] = '.';
+    CHECK_OK(parse(bytes, n));
+    CHECK_EQ(oom_pickle_object(&p, &p.root)->count, 100);
     CHECK(item(0)->u == p.root.u);
     oom_pickle_free(&p);
 }

@@ -4,7 +4,6 @@
 #include "kernels/hostmem.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { VERSION_MIN = 2, VERSION_MAX = 5, PADDING_MAX = 3 };
@@ -57,36 +56,6 @@ static const uint8_t argument_room[256] = {
     OPCODE_MAP(X)
 #undef X
 };
-
-/* Opcodes that name a class or call something: the reason why Python's own reader is unsafe. */
-static const char *const calling_names[256] = {
-    ['c'] = "GLOBAL",   [0x93] = "STACK_GLOBAL", ['R'] = "REDUCE",  ['b'] = "BUILD",
-    ['i'] = "INST",     ['o'] = "OBJ",           [0x81] = "NEWOBJ", [0x92] = "NEWOBJ_EX",
-    [0x82] = "EXT1",    [0x83] = "EXT2",         [0x84] = "EXT4",   ['P'] = "PERSID",
-    ['Q'] = "BINPERSID"};
-
-static const char *const other_names[256] = {['0'] = "POP",
-                                             ['1'] = "POP_MARK",
-                                             ['2'] = "DUP",
-                                             ['F'] = "FLOAT",
-                                             ['I'] = "INT",
-                                             ['L'] = "LONG",
-                                             ['S'] = "STRING",
-                                             ['T'] = "BINSTRING",
-                                             ['U'] = "SHORT_BINSTRING",
-                                             ['V'] = "UNICODE",
-                                             ['g'] = "GET",
-                                             ['p'] = "PUT",
-                                             ['B'] = "BINBYTES",
-                                             ['C'] = "SHORT_BINBYTES",
-                                             [0x8b] = "LONG4",
-                                             [0x8e] = "BINBYTES8",
-                                             [0x8f] = "EMPTY_SET",
-                                             [0x90] = "ADDITEMS",
-                                             [0x91] = "FROZENSET",
-                                             [0x96] = "BYTEARRAY8",
-                                             [0x97] = "NEXT_BUFFER",
-                                             [0x98] = "READONLY_BUFFER"};
 
 static enum oom_status refuse(const struct oom_pickle *p, const char *text) {
     return oom_fail(OOM_USAGE, "%.80s: byte %" PRIu64 ": %s", p->name, p->opcode_at, text);
@@ -355,16 +324,18 @@ static enum oom_status frame_enter(struct oom_pickle *p, uint64_t length) {
 }
 
 static enum oom_status opcode_refuse(const struct oom_pickle *p, uint8_t opcode) {
-    if (calling_names[opcode] != NULL)
+    bool calls;
+    const char *name = oom_pickle_opcode_name(opcode, &calls);
+    if (name != NULL && calls)
         return oom_fail(OOM_USAGE,
                         "%.80s: byte %" PRIu64 ": the opcode %s names a class or calls a function; "
                         "only plain data is read",
-                        p->name, p->opcode_at, calling_names[opcode]);
-    if (other_names[opcode] != NULL)
+                        p->name, p->opcode_at, name);
+    if (name != NULL)
         return oom_fail(OOM_USAGE,
                         "%.80s: byte %" PRIu64 ": the opcode %s occurs in no snapshot; protocols "
                         "2 to 5 of dict, list, tuple, str and numbers are read",
-                        p->name, p->opcode_at, other_names[opcode]);
+                        p->name, p->opcode_at, name);
     return oom_fail(OOM_USAGE, "%.80s: byte %" PRIu64 ": 0x%02x is no opcode", p->name,
                     p->opcode_at, opcode);
 }
@@ -536,35 +507,4 @@ void oom_pickle_free(struct oom_pickle *pickle) {
     oom_host_free(pickle->objects);
     pickle->stack = pickle->memo = pickle->items = NULL;
     pickle->objects = NULL;
-}
-
-/* ---- messages ---- */
-
-const char *oom_pickle_describe(const struct oom_pickle *pickle,
-                                const struct oom_pickle_value *value, char *out, size_t n) {
-    static const char *const names[] = {
-        [OOM_PICKLE_UNSET] = "nothing", [OOM_PICKLE_NONE] = "None",
-        [OOM_PICKLE_FLOAT] = "a float", [OOM_PICKLE_PAIR] = "a tuple",
-        [OOM_PICKLE_TUPLE] = "a tuple", [OOM_PICKLE_LIST] = "a list",
-        [OOM_PICKLE_DICT] = "a dict",   [OOM_PICKLE_BIG] = "an integer beyond 64 bits"};
-    switch ((enum oom_pickle_kind)value->kind) {
-    case OOM_PICKLE_BOOL:
-        snprintf(out, n, "%s", value->i != 0 ? "True" : "False");
-        break;
-    case OOM_PICKLE_INT:
-        snprintf(out, n, "%" PRId64, value->i);
-        break;
-    case OOM_PICKLE_UINT:
-        snprintf(out, n, "%" PRIu64, value->u);
-        break;
-    case OOM_PICKLE_TEXT:
-        snprintf(out, n, "'%.*s'", value->length < 40 ? (int)value->length : 40,
-                 oom_pickle_text(pickle, value));
-        for (char *c = out; *c != 0; c++) *c = (unsigned char)*c < 0x20 ? '?' : *c;
-        break;
-    default:
-        snprintf(out, n, "%s", names[value->kind]);
-        break;
-    }
-    return out;
 }

@@ -105,13 +105,15 @@ static inline struct oom_pickle_object *oom_pickle_object(const struct oom_pickl
 }
 static inline const struct oom_pickle_value *
 oom_pickle_items(const struct oom_pickle *pickle, const struct oom_pickle_object *object) {
-    return pickle->items + object->first;
+    return object->count > 0 ? pickle->items + object->first : NULL;
 }
 static inline const char *oom_pickle_text(const struct oom_pickle *pickle,
                                           const struct oom_pickle_value *value) {
     return (const char *)pickle->bytes + value->u;
 }
-/* "a list", "the integer -3", "the text 'alloc'": for messages. Returns out. */
+/* Of an opcode that is not read; *calls: it names a class or calls a function. NULL: no opcode. */
+const char *oom_pickle_opcode_name(uint8_t opcode, bool *calls);
+/* "a list", "-3", "'alloc'": for messages. Returns out. */
 const char *oom_pickle_describe(const struct oom_pickle *pickle,
                                 const struct oom_pickle_value *value, char *out, size_t n);
 

@@ -157,7 +157,7 @@ static void drop_event(struct oom_snapshot *s, uint64_t at) {
 
 static void test_wrong(void) {
     struct oom_snapshot s;
-    struct oom_replay_verdict v;
+    struct oom_replay_verdict v = {0};
     TEST("replay: a short recording matches");
     if (make_simple(&s)) verify(&s, &v);
     CHECK(v.start.empty);
@@ -251,6 +251,123 @@ static void test_recorded_oom(void) {
     oom_snapshot_free(&s);
 }
 
+enum { MIB = 1 << 20 };
+
+static bool take(struct recorder *r, struct oom_snapshot *out) {
+    enum oom_status status = oom_snapshot_take(r->allocator, out);
+    CHECK_OK(status);
+    recorder_close(r);
+    return status == OOM_OK;
+}
+
+static void begin(struct recorder *r) {
+    struct recorder_script script = plain;
+    script.steps = 0;
+    CHECK_OK(recorder_open(r, &script));
+}
+
+static void test_tails(void) {
+    struct recorder r;
+    struct oom_snapshot s;
+    struct oom_replay_verdict v;
+    TEST("replay: what was never cut off belongs to the block before it");
+    begin(&r);
+    CHECK_OK(recorder_alloc(&r, 12 * MIB - 600000, 0)); /* 0 segment, 1: the whole segment */
+    CHECK_OK(recorder_free(&r, 0, false));
+    CHECK_OK(recorder_alloc(&r, 12 * MIB, 0));
+    if (take(&r, &s)) {
+        recorder_cut(&s, 2);
+        verify(&s, &v);
+        CHECK_EQ(v.start.allocated, 12 * MIB);
+        CHECK_EQ(v.start.ambiguous, 0);
+        oom_snapshot_free(&s);
+    }
+    for (int told = 0; told < 2; told++) {
+        TEST("replay: a tail beside a larger hole is %s",
+             told ? "learned" : "said not to be known");
+        begin(&r);
+        CHECK_OK(recorder_alloc(&r, 7 * MIB / 2, 0)); /* 0 segment, 1 */
+        CHECK_OK(recorder_alloc(&r, 3 * MIB, 0));     /* 2 */
+        CHECK_OK(recorder_free(&r, 0, false));        /* 3, 4 */
+        CHECK_OK(recorder_alloc(&r, 3 * MIB, 0));     /* 5: into the hole, whole */
+        CHECK_OK(recorder_free(&r, 0, false));        /* 6, 7 */
+        if (told) CHECK_OK(recorder_alloc(&r, 2 * MIB, 0));
+        CHECK_OK(recorder_free(&r, 0, false));
+        if (!take(&r, &s)) continue;
+        recorder_cut(&s, 8);
+        verify(&s, &v);
+        CHECK_EQ(v.start.ambiguous, !told);
+        CHECK_EQ(v.start.why[0] != 0, !told);
+        CHECK_EQ(v.start.allocated, told ? 7 * MIB / 2 : 3 * MIB);
+        oom_snapshot_free(&s);
+    }
+}
+
+/* Two equal segments, the younger one at the lower address. */
+static void test_ages(void) {
+    struct recorder r;
+    struct oom_snapshot s;
+    struct oom_replay_verdict v;
+    struct oom_replay_options options = {.profile_given = true,
+                                         .profile = OOM_PROFILE_PYTORCH_2_11};
+    TEST("replay: ages that nothing records are learned from what was chosen");
+    begin(&r);
+    for (int i = 0; i < 3; i++) CHECK_OK(recorder_alloc(&r, 12 * MIB, 0)); /* 0 .. 5 */
+    CHECK_OK(recorder_free(&r, 0, false));                                 /* 6, 7 */
+    CHECK_OK(oom_allocator_release_cached(r.allocator));                   /* 8 */
+    CHECK_OK(recorder_alloc(&r, 12 * MIB, 0)); /* 9, 10: where the first one was */
+    CHECK_OK(recorder_free(&r, 2, false));     /* 11, 12: the youngest */
+    CHECK_OK(recorder_free(&r, 1, false));     /* 13, 14: an older one */
+    CHECK_OK(recorder_alloc(&r, 12 * MIB, 0)); /* 15 */
+    if (!take(&r, &s)) return;
+    CHECK(s.events[15].address > s.events[10].address);
+    verify(&s, &v);
+    CHECK_EQ(v.start.learned, 0);
+    recorder_cut(&s, 15);
+    verify(&s, &v);
+    CHECK_EQ(v.start.learned, 1);
+
+    TEST("replay: another profile decides otherwise, and is found out");
+    s.profile = OOM_PROFILE_COUNT;
+    CHECK_OK(oom_replay_verify(&s, &options, &v));
+    CHECK(!v.matched);
+    CHECK_EQ(v.first_event, 0);
+    CHECK_OK(oom_replay_verify(&s, NULL, &v));
+    CHECK(v.matched && v.profile_decided && v.profile == OOM_PROFILE_PYTORCH_2_13);
+    oom_snapshot_free(&s);
+}
+
+static void test_segment_size(void) {
+    struct oom_snapshot s;
+    TEST("replay: a segment of another size is a difference there");
+    if (!make_simple(&s)) return;
+    s.events[5].bytes += 2 * MIB;
+    s.events[10].bytes += 2 * MIB;
+    expect_difference(&s, 5);
+    oom_snapshot_free(&s);
+}
+
+static void test_held(void) {
+    struct recorder r;
+    struct oom_snapshot s;
+    struct oom_replay_verdict v;
+    struct oom_replay_outcome outcome;
+    TEST("replay: a free that waits for another stream is completed where it was");
+    begin(&r);
+    CHECK_OK(recorder_alloc(&r, 12 * MIB, 0));
+    CHECK_OK(recorder_free(&r, 0, true));
+    CHECK_OK(recorder_alloc(&r, 512, 0));
+    CHECK_OK(recorder_complete(&r, 0));
+    CHECK_OK(recorder_alloc(&r, 12 * MIB, 0));
+    if (!take(&r, &s)) return;
+    verify(&s, &v);
+    CHECK_OK(oom_replay_what_if(&s, NULL, OOM_REPLAY_UNLIMITED, &outcome));
+    CHECK(outcome.fits);
+    CHECK_EQ(outcome.peak_reserved, 14 * MIB);
+    CHECK_EQ(outcome.peak_live, 12 * MIB + 512);
+    oom_snapshot_free(&s);
+}
+
 /* The peak of live bytes, counted another way. */
 static void test_lower_bound(void) {
     struct oom_snapshot s;
@@ -307,6 +424,10 @@ void replay_test(void) {
     test_refusals();
     test_wrong();
     test_recorded_oom();
+    test_tails();
+    test_ages();
+    test_segment_size();
+    test_held();
     test_lower_bound();
     test_host_memory();
 }

@@ -21,7 +21,8 @@ struct oom_replay_options {
     bool profile_given; /* else the recording's; where it names none, every one is tried, and the
                            one that agrees longest taken */
     enum oom_profile profile;
-    uint64_t capacity; /* of the card that it ran on, where the recording does not say; 0: unknown */
+    uint64_t
+        capacity; /* of the card that it ran on, where the recording does not say; 0: unknown */
 };
 
 /* ---- the start ---- */

@@ -39,18 +39,22 @@ struct oom_block *oom_segment_block(struct oom_allocator *a, struct oom_segment 
 }
 
 void oom_segment_forget(struct oom_allocator *a, struct oom_segment *segment) {
-    struct oom_segment **spare =
-        segment->expandable ? &a->spare_expandable[segment->pool] : &a->spare_segment;
+    struct oom_segment **spare = segment->expandable ? &a->spare_expandable : &a->spare_segment;
     oom_tree_unlink(&a->segments, &segment->node);
     segment->owner->group->segments--;
-    if (*spare == NULL && (!segment->expandable || oom_expandable_may_spare(a, segment)))
+    if (*spare == NULL)
         *spare = segment;
     else
-        oom_host_free(segment);
+        oom_segment_discard(segment);
+}
+
+void oom_segment_discard(struct oom_segment *segment) {
+    if (segment != NULL) oom_host_free(segment->pages);
+    oom_host_free(segment);
 }
 
 enum oom_status oom_segment_prepare(struct oom_allocator *a) {
-    if (a->spare_segment == NULL) a->spare_segment = oom_host_alloc(sizeof *a->spare_segment);
+    if (a->spare_segment == NULL) a->spare_segment = oom_host_calloc(1, sizeof *a->spare_segment);
     if (a->spare_segment != NULL) return OOM_OK;
     return oom_fail(OOM_HOST_NOMEM, "allocator: no host memory for a segment's record");
 }

@@ -257,12 +257,12 @@ enum oom_status oom_build_segment_check(struct oom_snapshot_builder *build,
                                         const struct oom_build_sums *said) {
     struct oom_snapshot *s = &build->out;
     struct oom_snapshot_segment *segment = &s->segments[s->segment_count - 1];
-    const struct oom_snapshot_block *blocks = s->blocks + segment->first_block;
     uint64_t total = 0, requested = 0, by_state[OOM_BLOCK_PENDING_FREE + 1] = {0};
     for (uint64_t i = 0; i < segment->block_count; i++) {
-        total += blocks[i].bytes;
-        by_state[blocks[i].state] += blocks[i].bytes;
-        if (blocks[i].state != OOM_BLOCK_INACTIVE) requested += blocks[i].requested;
+        const struct oom_snapshot_block *block = &s->blocks[segment->first_block + i];
+        total += block->bytes;
+        by_state[block->state] += block->bytes;
+        if (block->state != OOM_BLOCK_INACTIVE) requested += block->requested;
     }
     OOM_TRY(sum_check(build, "total_size", true, segment->bytes, total));
     segment->allocated = by_state[OOM_BLOCK_ALLOCATED];

@@ -207,7 +207,7 @@ static enum oom_status trace_gather(struct oom_pytorch_reader *reader, uint64_t 
     return oom_build_trace(&reader->build);
 }
 
-/* The usual case: every event was taken in its place, and nothing else was. */
+/* The usual case: every event was taken in its place, and others (host_traces) after them. */
 static bool trace_in_place(const struct oom_pytorch_reader *reader,
                            const struct oom_pickle_value *list, uint64_t *next) {
     const struct oom_snapshot *s = &reader->build.out;
@@ -226,11 +226,10 @@ static bool trace_in_place(const struct oom_pytorch_reader *reader,
 
 static enum oom_status traces_in_place(struct oom_pytorch_reader *reader,
                                        const struct oom_pickle_value *items, uint64_t count) {
-    uint64_t next = 0, all = reader->build.out.event_count;
+    uint64_t next = 0;
     for (uint64_t d = 0; d < count; d++) {
         if (!trace_in_place(reader, &items[d], &next)) return OOM_NOTHING;
     }
-    if (next != all) return OOM_NOTHING;
     struct oom_snapshot *s = &reader->build.out;
     s->event_count = 0;
     for (uint64_t d = 0; d < count; d++) {

@@ -5,7 +5,9 @@
 #include "harness/memory/snapshot-parts.h"
 #include "kernels/hostmem.h"
 
+#include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define FILE_BYTES_MAX (UINT64_C(8) << 30)
 
@@ -83,7 +85,11 @@ enum oom_status oom_snapshot_parse(const char *name, const void *bytes, size_t n
 enum oom_status oom_snapshot_read(const char *path, const char *part, struct oom_snapshot *out) {
     char *bytes;
     size_t n;
+    struct stat info;
     *out = (struct oom_snapshot){0};
+    if (stat(path, &info) == 0 && (uint64_t)info.st_size > FILE_BYTES_MAX)
+        return oom_fail(OOM_USAGE, "%.200s: %lld bytes; at most %" PRIu64 " are read", path,
+                        (long long)info.st_size, FILE_BYTES_MAX);
     OOM_TRY(oom_file_read(path, FILE_BYTES_MAX, &bytes, &n));
     enum oom_status status = oom_snapshot_parse(path, bytes, n, part, out);
     oom_host_free(bytes);

@@ -75,7 +75,7 @@ struct oom_snapshot {
     uint64_t events_skipped; /* of actions that are unknown here ("annotate"), not in `events` */
     struct oom_snapshot_trace *traces; /* by device */
     uint64_t device_count;
-    struct oom_pool_id *pools; /* [0] is {0, 0} */
+    struct oom_pool_id *pools; /* [0] is {0, 0}; those of events and of segments */
     uint64_t pool_count;
     char *site_text; /* all names, each NUL-terminated; sites[i] is an offset; [0] is "" */
     uint64_t *sites;
@@ -108,18 +108,20 @@ enum oom_status oom_snapshot_parse(const char *name, const void *bytes, size_t n
 
 /* ---- writing; each streams, and returns OOM_IO when the stream failed ---- */
 
-/* PyTorch's format, pickle protocol 4, for PyTorch's own tools: our sites are the frames, a block's
- * tag its frame's file name. */
+/* PyTorch's format, pickle protocol 4, for PyTorch's own tools: a site is a frame, what stands in
+ * parentheses at its end the frame's file and line. What PyTorch has no place for (capacity,
+ * profile) stands under a key of our own, "oombench"; events_skipped is lost. */
 enum oom_status oom_snapshot_write_pickle(const struct oom_snapshot *snapshot, FILE *out);
-/* Chrome trace JSON, for Perfetto: allocations as slices, reserved, active and allocated bytes as
- * counters, out-of-memory as instants. */
+/* Chrome trace JSON, for https://ui.perfetto.dev ("Open trace file"): allocations as slices,
+ * reserved, active and allocated bytes as counters, out-of-memory as instants. */
 enum oom_status oom_snapshot_write_perfetto(const struct oom_snapshot *snapshot, FILE *out);
 /* One JSON object on one line, as results files hold it; oom_snapshot_parse reads it alone, too. */
 enum oom_status oom_snapshot_write_json(const struct oom_snapshot *snapshot, FILE *out);
 /* The same object as a value of a larger document; errors stay with the writer. */
 void oom_snapshot_put_json(const struct oom_snapshot *snapshot, struct oom_json_writer *json);
 
-/* What an allocator holds and remembers now. A trace that lost its oldest events is no error. */
+/* What an allocator holds and remembers now; sites are "site (tag)". A trace that lost its oldest
+ * events is no error. */
 enum oom_status oom_snapshot_take(const struct oom_allocator *allocator, struct oom_snapshot *out);
 
 #endif

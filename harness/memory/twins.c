@@ -45,7 +45,7 @@ enum oom_status oom_twin_unmap(struct oom_allocator *a, const struct oom_segment
 /* A handle that another page of the segment has already; 0: none. */
 oom_handle oom_twin_handle(const struct oom_segment *segment, uint64_t index) {
     if (!oom_control_on(OOM_CONTROL_PAGE_TWICE)) return 0;
-    for (uint64_t i = 0; i < segment->bytes / segment->page; i++) {
+    for (uint64_t i = 0; i < segment->room; i++) {
         if (i != index && segment->pages[i].handle != 0) return segment->pages[i].handle;
     }
     return 0;
@@ -54,7 +54,7 @@ oom_handle oom_twin_handle(const struct oom_segment *segment, uint64_t index) {
 /* Another page still has this one's handle: it is not to be released yet. */
 bool oom_twin_shares(const struct oom_segment *segment, uint64_t index) {
     if (!oom_control_on(OOM_CONTROL_PAGE_TWICE)) return false;
-    for (uint64_t i = 0; i < segment->bytes / segment->page; i++) {
+    for (uint64_t i = 0; i < segment->room; i++) {
         if (i != index && segment->pages[i].handle == segment->pages[index].handle) return true;
     }
     return false;
