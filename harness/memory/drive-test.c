@@ -124,6 +124,12 @@ static void start_blocks(void) {
     CHECK_OK(oom_allocator_free(a, AT(148 * MIB)));
     CHECK_EQ(block_at(4).bytes, 40 * MIB);
     CHECK_OK(oom_allocator_check(a));
+    /* These settings make no expandable segments: their free blocks are passed over. */
+    CHECK_OK(oom_allocator_pool_use(a, (struct oom_pool_id){5, 6}));
+    CHECK(take_on(fake_stream(&fake, 1), 4 * MIB) < base);
+    CHECK_EQ(fake.allocs, 1);
+    CHECK_OK(oom_allocator_release_cached(a));
+    CHECK_OK(oom_allocator_check(a));
     fake.device.api = &(struct oom_device_api){.free = fake.device.api->free,
                                                .sync = fake.device.api->sync,
                                                .unmap = fake.device.api->unmap,

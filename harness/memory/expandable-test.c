@@ -258,6 +258,16 @@ static void device_calls(void) {
     CHECK_EQ(stats()->num_device_free, 0);
     end();
 
+    TEST("expandable: nor is a wholly mapped segment garbage, however old");
+    begin(400 * MIB, "expandable_segments:True,garbage_collection_threshold:0.05,"
+                     "per_process_memory_fraction:0.9,expandable_segments_reserve:0.1");
+    give(take(40 * MIB)); /* all of it */
+    CHECK_EQ(block_at(0).bytes, fake.regions[0].bytes);
+    take_on(fake_stream(&fake, 1), 20 * MIB);
+    CHECK_EQ(reserved(), 60 * MIB);
+    CHECK_EQ(fake.frees, 0);
+    end();
+
     TEST("expandable: the limit knows the size of a segment, not of pages");
     begin(200 * MIB, "expandable_segments:True,per_process_memory_fraction:0.2"); /* 40 MiB */
     take(32 * MIB); /* counted as 32, mapped as 40 */
@@ -511,6 +521,31 @@ static void host_failures(void) {
     CHECK_EQ(oom_host_bytes_current(), before);
 }
 
+/* Each hole leaves two pieces: a release of many needs records, all of them before the first page
+ * goes. */
+static void many_pieces(void) {
+    enum { HOLES = 300 };
+    static oom_devptr holes[HOLES];
+    TEST("expandable: a release of many pages has its records before it begins");
+    begin(64 * GIB, on);
+    for (int i = 0; i < HOLES; i++) {
+        take(5 * MIB);
+        holes[i] = take(45 * MIB);
+    }
+    take(5 * MIB);
+    for (int i = 0; i < HOLES; i++) give(holes[i]);
+    for (int i = 0; i < 3000; i++) take(512); /* uses up what earlier calls had reserved */
+    uint64_t was = fingerprint();
+    oom_host_fail_at(1);
+    CHECK_EQ(oom_allocator_release_cached(a), OOM_HOST_NOMEM);
+    oom_host_fail_at(0);
+    oom_failure_clear();
+    CHECK_EQ(fingerprint(), was);
+    CHECK_OK(oom_allocator_release_cached(a));
+    CHECK(stats()->num_device_free >= HOLES / 2);
+    end();
+}
+
 void expandable_test(void) {
     golden_vectors();
     sizes();
@@ -520,4 +555,5 @@ void expandable_test(void) {
     unbounded();
     limited();
     host_failures();
+    many_pieces();
 }

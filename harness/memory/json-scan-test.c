@@ -120,6 +120,13 @@ static void texts(void) {
     CHECK_STR(out, "\xf0\x9f\x98\x80\n");
     scan = over("\"a\\u0000b\"");
     CHECK_EQ(oom_json_scan_text(&scan, out, sizeof out, &bytes), OOM_USAGE);
+    static const char *const bad[] = {
+        "\"\\ud83d\\ue000\"", "\"\\ud83d\\ud83d\"", "\"\\udc00\"", "\"\\ud83d\"", "\"\\x\"",
+        "\"\\u12g4\""};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        scan = over(bad[i]);
+        CHECK_EQ(oom_json_scan_text(&scan, out, sizeof out, &bytes), OOM_USAGE);
+    }
     uint64_t row[3];
     scan = over("[1, 2 ,3]");
     CHECK_OK(oom_json_scan_row(&scan, row, 3));

@@ -93,7 +93,7 @@ static void keys(void) {
 
     TEST("memory_stats: private pools have keys of their own while they are there");
     begin(GIB, "max_split_size_mb:30");
-    static const struct oom_pool_id ids[] = {{1, 10}, {1, 1}, {0, 2}};
+    static const struct oom_pool_id ids[] = {{0, 2}, {1, 10}, {1, 1}};
     for (int i = 0; i < 3; i++) {
         CHECK_OK(oom_allocator_pool_use(a, ids[i]));
         give(take((uint64_t)(i + 1) * 10 * MIB));
@@ -104,8 +104,8 @@ static void keys(void) {
     CHECK(seen.sorted);
     CHECK_EQ(seen.count, 9 * 12 + 2 * 4 + 7 + 3 * 12);
     CHECK_EQ(value_of("max_split_size"), 30 * MIB);
-    CHECK_EQ(value_of("reserved_bytes_by_private_pools.1_10.all.current"), 10 * MIB);
-    CHECK_EQ(value_of("reserved_bytes_by_private_pools.1_1.large_pool.peak"), 20 * MIB);
+    CHECK_EQ(value_of("reserved_bytes_by_private_pools.1_10.all.current"), 20 * MIB);
+    CHECK_EQ(value_of("reserved_bytes_by_private_pools.1_1.large_pool.peak"), 30 * MIB);
     CHECK_EQ(value_of("reserved_bytes_by_private_pools.0_2.small_pool.peak"), 0);
     CHECK_EQ(value_of("reserved_bytes.all.current"), 62 * MIB);
     CHECK_OK(oom_allocator_pool_retire(a, ids[1]));

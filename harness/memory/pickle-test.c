@@ -69,6 +69,7 @@ static void integers(void) {
         {"\x8a\x09\xff\xff\xff\xff\xff\xff\xff\x7f\xff", 11, OOM_PICKLE_BIG},
         {"\x8a\x09\x01\x00\x00\x00\x00\x00\x00\x00\x00", 11, OOM_PICKLE_INT},
         {"\x8a\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01", 12, OOM_PICKLE_BIG},
+        {"\x8a\x0a\x00\x00\x00\x00\x00\x00\x00\x00\xff\x00", 12, OOM_PICKLE_BIG},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char bytes[32] = "\x80\x04";
@@ -196,15 +197,8 @@ static void cycles(void) {
 static void bounded(void) {
     enum { BYTES = 1 << 18 };
     static char bytes[BYTES];
-    static const char *const fillings[] = {"]",
-                                           "}",
-                                           ")",
-                                           "N",
-                                           "(",
-                                           "h\x00",
-                                           "]\x94",
-                                           "h\x00h\x00"
-                                           "a"};
+    static const char *const fillings[] = {"]", "}",     ")",     "N",
+                                           "(", "h\x00", "]\x94", "h\x00h\x00\x61"};
     TEST("pickle: memory stays in proportion to the file, whatever fills it");
     for (size_t i = 0; i < sizeof fillings / sizeof *fillings; i++) {
         size_t width = strlen(fillings[i]) + (strchr(fillings[i], 'h') != NULL ? 1 : 0);

@@ -101,6 +101,15 @@ static void life(void) {
     CHECK_EQ(stats()->num_alloc_retries, 1);
     end();
 
+    TEST("pool: one in use stays, though it has nothing yet");
+    begin(GIB, "");
+    use(first);
+    CHECK_OK(oom_allocator_release_cached(a));
+    CHECK(a->group.next != NULL);
+    take(512);
+    CHECK_EQ(block_at(0).pool.a, 1);
+    end();
+
     TEST("pool: an id can be used again when the pool of that id is gone");
     begin(GIB, "");
     use(first);

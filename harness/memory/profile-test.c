@@ -148,6 +148,16 @@ static void rejections(void) {
     CHECK_EQ(stats()->num_oom_rejections, 0);
     end();
 
+    TEST("reject: nor are oversize blocks released for it");
+    begin(100 * MIB, "throw_on_cudamalloc_oom:True,max_split_size_mb:20");
+    oom_devptr most = take(60 * MIB);
+    give(take(30 * MIB));
+    refuse(50 * MIB);
+    CHECK_EQ(stats()->num_oom_rejections, 1);
+    CHECK_EQ(reserved(), 90 * MIB);
+    give(most);
+    end();
+
     TEST("reject: a fraction in the same string is a limit first: the chain runs");
     begin(100 * MIB, "throw_on_cudamalloc_oom:True,per_process_memory_fraction:0.5");
     give(take(40 * MIB));
