@@ -11,7 +11,7 @@ static const struct {
 #undef X
 };
 
-static enum oom_control control_in_force;
+enum oom_control oom_control_in_force;
 
 const char *oom_control_name(enum oom_control control) {
     return controls[control].name;
@@ -29,9 +29,5 @@ enum oom_control oom_control_find(const char *name) {
 }
 
 void oom_control_set(enum oom_control control) {
-    control_in_force = control;
-}
-
-bool oom_control_on(enum oom_control control) {
-    return control_in_force == control;
+    oom_control_in_force = control;
 }

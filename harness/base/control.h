@@ -74,6 +74,10 @@ const char *oom_control_prose(enum oom_control control);
 enum oom_control oom_control_find(const char *name);
 
 void oom_control_set(enum oom_control control);
-bool oom_control_on(enum oom_control control);
+
+extern enum oom_control oom_control_in_force; /* set by oom_control_set alone */
+static inline bool oom_control_on(enum oom_control control) {
+    return oom_control_in_force == control;
+}
 
 #endif

@@ -2,6 +2,8 @@
 #include "harness/memory/drive.h"
 #include "harness/memory/internal.h"
 
+#include "harness/base/control.h"
+
 #include "kernels/hostmem.h"
 
 static const uint64_t EXA = (uint64_t)1 << 60;
@@ -255,7 +257,8 @@ static enum oom_status take_back(struct oom_allocator *a, struct oom_block *bloc
 
 static enum oom_status take_back_ptr(struct oom_allocator *a, oom_devptr ptr, bool held) {
     if (ptr == 0) return OOM_OK;
-    uint64_t address = oom_twin_take_back(a, ptr - a->settings.guard_bytes);
+    uint64_t address = ptr - a->settings.guard_bytes;
+    if (oom_control_on(OOM_CONTROL_BLOCK_TWICE)) address = oom_twin_take_back(a, address);
     if (a->settings.guard_bytes > 0) {
         const struct oom_block *guarded = oom_live_table_find(&a->live, address);
         if (guarded != NULL) OOM_TRY(oom_guard_read(a, guarded, &a->guards_damaged));
@@ -348,7 +351,8 @@ enum oom_status oom_allocator_alloc(struct oom_allocator *a, uint64_t bytes,
         (void)take_back(a, oom_live_table_take(&a->live, block->address), false);
         return status;
     }
-    *out = oom_twin_hand_out(a, block) + a->settings.guard_bytes;
+    *out = block->address + a->settings.guard_bytes;
+    if (oom_control_on(OOM_CONTROL_BLOCK_TWICE)) *out = oom_twin_hand_out(a, block);
     return OOM_OK;
 }
 

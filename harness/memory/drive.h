@@ -23,7 +23,8 @@ enum oom_status oom_allocator_complete(struct oom_allocator *allocator, oom_devp
 
 /* A state to begin with: segments in the order of their age, each with its blocks in order of
  * address without gaps (an expandable segment: its mapped runs and the unmapped ranges between
- * them). The memory is taken as held already: the device is not asked. Only on a new allocator. */
+ * them). The memory is taken as held already: the device is not asked, and
+ * for release a mapped page's handle is its address. Only on a new allocator. */
 enum oom_start_state {
     OOM_START_FREE,
     OOM_START_ALLOCATED,

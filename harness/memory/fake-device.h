@@ -50,7 +50,7 @@ struct fake_device {
     uint64_t count;
     struct fake_region {
         uint64_t address, bytes;
-        bool reserved; /* addresses only */
+        bool reserved;       /* addresses only */
     } regions[FAKE_REGIONS]; /* ascending */
 
     oom_handle last_handle;
@@ -380,8 +380,7 @@ static inline enum oom_status fake_sync(struct oom_device *device) {
     return OOM_OK;
 }
 
-static inline enum oom_status fake_event_create(struct oom_device *device,
-                                                struct oom_event **out) {
+static inline enum oom_status fake_event_create(struct oom_device *device, struct oom_event **out) {
     struct fake_device *fake = fake_of(device);
     OOM_TRY(fake_enter(fake, FAKE_EVENT_CREATE));
     for (int i = 0; i < FAKE_EVENTS; i++) {
@@ -414,8 +413,7 @@ static inline enum oom_status fake_event_record(struct oom_device *device, struc
 static inline enum oom_status fake_event_query(struct oom_device *device, struct oom_event *event) {
     const struct fake_event *fake_event = (const struct fake_event *)event;
     (void)device;
-    bool ready =
-        fake_event->stream == NULL || fake_event->stream->finished >= fake_event->position;
+    bool ready = fake_event->stream == NULL || fake_event->stream->finished >= fake_event->position;
     return ready ? OOM_OK : OOM_NOT_READY;
 }
 

@@ -128,10 +128,19 @@ static bool of_another_stream(const struct oom_report *r) {
     return in_pieces(r) && r->largest_usable < r->rounded && r->largest_cached >= r->rounded;
 }
 
-/* Free bytes beside live blocks are what is missing. */
+/* A release would make room for the segment: an allocator's own retry has just made one, so this
+ * is about consumers beside it. */
+static bool cache_holds_it(const struct oom_report *r) {
+    uint64_t soft = r->fragmentation.soft;
+    return in_pieces(r) && !r->rejected && unreserved(r) < r->wanted &&
+           unreserved(r) + soft >= r->wanted;
+}
+
+/* Free bytes beside live blocks are what is missing: no segment is to be had, even after a
+ * release. */
 static bool pinned(const struct oom_report *r) {
     return in_pieces(r) && native(r) && r->largest_cached < r->rounded &&
-           r->fragmentation.hard > 0 && unreserved(r) + r->fragmentation.soft < r->rounded;
+           r->fragmentation.hard > 0 && unreserved(r) + r->fragmentation.soft < r->wanted;
 }
 
 static bool pinned_in_plain_segments(const struct oom_report *r) {
@@ -225,7 +234,9 @@ static const struct {
      "a block that fits came free during this very call, and PyTorch does not look again "
      "(#189504): the same call succeeds now; profile fixed looks again"},
     {of_another_stream,
-     "a free block that fits belongs to another stream or pool: allocate on one stream"},
+     "a free block that fits is not for this one: blocks of another stream, and those above 1 MiB "
+     "beside those up to it, share no segments"},
+    {cache_holds_it, "the cache holds what lacks, and no setting gives it back: release it before"},
     {pinned_in_plain_segments,
      "enough is free, but beside live blocks: expandable_segments:True gathers whole free pages"},
     {pinned_in_expandable_ones,

@@ -218,7 +218,7 @@ static void streams(void) {
     struct oom_report r = failed(50 * MIB);
     CHECK_EQ(r.largest_cached, 55 * MIB);
     CHECK_EQ(r.largest_usable, 0);
-    says(&r, "belongs to another stream", true);
+    says(&r, "blocks of another stream", true);
     says(&r, "expandable", false);
     TEST("advice: one that came free during the call, and how profile fixed does better");
     r.largest_usable = r.largest_cached;

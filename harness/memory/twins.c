@@ -11,10 +11,7 @@
  * both live. */
 oom_devptr oom_twin_hand_out(struct oom_allocator *a, const struct oom_block *block) {
     enum { LARGE = 64 << 10 }; /* bytes: what a step is made of, not its vectors */
-    if (!oom_control_on(OOM_CONTROL_BLOCK_TWICE) || block->tag != OOM_TAG_ACTIVATION ||
-        block->bytes < LARGE) {
-        return block->address;
-    }
+    if (block->tag != OOM_TAG_ACTIVATION || block->bytes < LARGE) return block->address;
     const struct oom_block *before = oom_live_table_find(&a->live, a->twice.last);
     bool lives = before != NULL && before != block && before->bytes >= block->bytes;
     a->twice.last = block->address;

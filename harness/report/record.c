@@ -15,10 +15,10 @@ enum { RECORD_BYTES_MAX = 256 << 10 };
 /* Bytes that are no UTF-8 become '?', one for one: what is written always fits the field it is read
  * back into. */
 static void put_text(struct oom_json_writer *json, const char *key, const char *text) {
-    char clean[OOM_REASON_MAX];
-    _Static_assert(OOM_ID_MAX <= sizeof clean &&
+    char clean[OOM_REPORT_TEXT_MAX];
+    _Static_assert(OOM_REASON_MAX <= sizeof clean && OOM_ID_MAX <= sizeof clean &&
                        sizeof((struct oom_figure *)0)->text <= sizeof clean,
-                   "the longest field is a reason");
+                   "the longest field is an allocator's report");
     size_t bytes = strnlen(text, sizeof clean), at = 0;
     while (at < bytes) {
         int length = oom_utf8_length(text + at, bytes - at);
@@ -96,6 +96,7 @@ enum oom_status oom_record_write(const struct oom_case_record *record, char **ou
     put_text(&json, "id", record->id);
     oom_json_put_string(&json, "outcome", oom_outcome_name(record->outcome));
     put_text(&json, "reason", record->reason);
+    if (record->oom_report[0] != 0) put_text(&json, "oom_report", record->oom_report);
     put_control(&json, record);
     put_bits(&json, record);
     put_number(&json, "seconds", record->seconds);
@@ -248,6 +249,10 @@ static enum oom_status read_tree(const struct oom_json *node, struct oom_case_re
         return refuse("reason is missing or too long");
     if (!get_number(node, "seconds", &record->seconds, &found))
         return refuse("seconds are missing");
+    if (oom_json_get(node, "oom_report") != NULL &&
+        !get_text(node, "oom_report", record->oom_report, sizeof record->oom_report, &found)) {
+        return refuse("oom_report is no text or too long");
+    }
     OOM_TRY(read_outcome(node, &record->outcome));
     OOM_TRY(read_control(node, record, &found));
     OOM_TRY(read_bits(node, record));

@@ -268,6 +268,9 @@ static void put_case(struct oom_json_writer *json, const struct oom_case_record 
     oom_json_put_string(json, "outcome", oom_outcome_name(record->outcome));
     oom_json_put_string(json, "reason", record->reason);
     put_bits(json, record);
+    if (record->oom_report[0] != 0) {
+        oom_json_put_string(json, "oom_report", record->oom_report);
+    }
     oom_json_put_double(json, "seconds", record->seconds);
     put_figures(json, record);
     if (traces != NULL) put_trace(json, record, traces);

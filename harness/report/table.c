@@ -191,6 +191,15 @@ static const char *id_rest(const char *id) {
     return id[bytes] == '/' ? id + bytes + 1 : id;
 }
 
+/* The last line of the allocator's report. */
+static void print_advice(FILE *file, const struct table *table,
+                         const struct oom_case_record *record) {
+    static const char before[] = "\nAdvice: ";
+    const char *advice = strstr(record->oom_report, before);
+    if (advice == NULL) return;
+    print_wrapped(file, table, 2 * INDENT, DIM, "advice", advice + sizeof before - 1);
+}
+
 static void print_case(FILE *file, struct table *table, const struct oom_case_record *record) {
     char id[OOM_ID_MAX], figures[160];
     oom_text_fit(id_rest(record->id), table->id_width, table->ascii, id, sizeof id);
@@ -216,6 +225,7 @@ static void print_case(FILE *file, struct table *table, const struct oom_case_re
     if (note != NULL) print_wrapped(file, table, 2 * INDENT, DIM, "cured by", note->text);
     if (!table->oom_shown && record->bits[OOM_BIT_OOM_WITHOUT] == OOM_TRUE) {
         print_wrapped(file, table, 2 * INDENT, DIM, "OOM", record->why[OOM_BIT_OOM_WITHOUT]);
+        print_advice(file, table, record);
         table->oom_shown = true;
     }
 }

@@ -40,6 +40,7 @@ static void judge_failure(const struct oom_cure_table *table, const struct oom_j
         oom_record_bit(record, OOM_BIT_OOM_WITHOUT, OOM_FALSE, "it came to its end");
         return;
     }
+    oom_report_text(oom, record->oom_report, sizeof record->oom_report);
     bool same = oom->index == table->allocation && oom->requested == table->requested &&
                 free_bytes(oom) == table->free;
     bool enough = free_bytes(oom) >= oom->requested;

@@ -82,6 +82,7 @@ enum oom_status oom_judge_oom_without(struct oom_proceedings *p) {
     if (wrong == NULL) {
         const struct oom_report *oom = &p->unmitigated->result.oom;
         describe_oom(oom, why, sizeof why);
+        oom_report_text(oom, p->record->oom_report, sizeof p->record->oom_report);
         oom_record_number(p->record, "oom_requested_bytes", (double)oom->requested, "bytes");
         oom_record_number(p->record, "oom_free_bytes", (double)oom->device_free, "bytes");
         oom_record_text(p->record, "oom_site", oom->site);

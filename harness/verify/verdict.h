@@ -53,6 +53,7 @@ enum {
     OOM_ID_MAX = 160,
     OOM_REASON_MAX = 240,
     OOM_FIGURES_MAX = 72,
+    OOM_REPORT_TEXT_MAX = 2048,
 };
 
 /* A named number (with its unit: "bytes", "flop", "attempts", "" ...) or a named text. */
@@ -73,6 +74,8 @@ struct oom_case_record {
 
     enum oom_answer bits[OOM_BIT_COUNT];
     char why[OOM_BIT_COUNT][OOM_REASON_MAX]; /* what decided the bit: figures, in words */
+
+    char oom_report[OOM_REPORT_TEXT_MAX]; /* of the unmitigated run's failure, for people; or "" */
 
     double seconds;
     int figure_count;

@@ -237,7 +237,50 @@ static void check_answers(void) {
     CHECK(memcmp(host, dry, sizeof host) == 0);
 }
 
+/* Products large enough for the pool's threads and scratch, of several streams at once. A is all
+ * i + 1 on stream i and B all ones, so each of TIMES products adds N (i + 1) to every element. */
+static void check_shared_pool(void) {
+    TEST("programs: threads: ops of several streams share pool and scratch unharmed");
+    enum { N = 96, TIMES = 60 };
+    static float got[N * N];
+    struct oom_device *dev = open_with("host", OOM_SCHEDULE_THREADS, 0);
+    if (dev == NULL) return;
+    const struct oom_device_api *api = dev->api;
+    struct oom_stream *streams[STREAMS];
+    oom_devptr a[STREAMS], c[STREAMS], ones;
+    struct oom_fill_args set = {.dtype = OOM_F32, .n = N * N, .value = 1};
+    CHECK_OK(api->alloc(dev, sizeof got, &ones));
+    set.x = ones;
+    CHECK_OK(api->launch(dev, OOM_OP_FILL, &set, NULL));
+    CHECK_OK(api->sync(dev));
+    for (int i = 0; i < STREAMS; i++) {
+        CHECK_OK(api->stream_create(dev, &streams[i]));
+        CHECK_OK(api->alloc(dev, sizeof got, &a[i]));
+        CHECK_OK(api->alloc(dev, sizeof got, &c[i]));
+        CHECK_OK(api->fill(dev, c[i], 0, sizeof got, streams[i]));
+        set.x = a[i];
+        set.value = i + 1;
+        CHECK_OK(api->launch(dev, OOM_OP_FILL, &set, streams[i]));
+    }
+    for (int i = 0; i < STREAMS * TIMES; i++) {
+        struct oom_gemm_args gemm = {.dtype = OOM_F32, .m = N, .n = N, .k = N, .accumulate = true};
+        gemm.lda = gemm.ldb = gemm.ldc = N;
+        gemm.a = a[i % STREAMS];
+        gemm.b = ones;
+        gemm.c = c[i % STREAMS];
+        CHECK_OK(api->launch(dev, OOM_OP_GEMM, &gemm, streams[i % STREAMS]));
+    }
+    for (int i = 0; i < STREAMS; i++) {
+        CHECK_OK(api->download(dev, got, c[i], sizeof got, streams[i]));
+        int wrong = 0;
+        for (int k = 0; k < N * N; k++) wrong += !(got[k] == (float)(TIMES * N * (i + 1)));
+        CHECK_EQ(wrong, 0);
+    }
+    oom_device_close(dev);
+}
+
 void simulated_programs_test(void) {
+    check_shared_pool();
     check_schedule(OOM_SCHEDULE_EAGER, 20);
     check_schedule(OOM_SCHEDULE_LAZY, 20);
     check_schedule(OOM_SCHEDULE_SEEDED, 120);
