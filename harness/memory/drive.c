@@ -206,5 +206,6 @@ enum oom_status oom_allocator_start(struct oom_allocator *a,
     }
     for (uint64_t i = 0; i < count; i++) fill_segment(a, &segments[i]);
     oom_count_utilization(a);
+    oom_allocator_reset_peaks(a); /* pending blocks were never allocated here */
     return OOM_OK;
 }

@@ -181,16 +181,19 @@ static enum oom_status complete(struct drive *drive, uint64_t index) {
     return answered(drive, status, index, recorded);
 }
 
+/* It fails without having been given anything: a release tried to save it. */
+static bool fails_outright(const struct group *group) {
+    return group->fails && group->taking == group->end;
+}
+
 /* Memory was given back, and then, maybe, asked for: did the program give it
- * back? `waits`: for all that is pending. Under settings by which a request
- * releases a part of the cache, a full release in its proper order is the
- * program's. */
-static enum oom_status by_program(struct drive *drive, const struct group *group, bool waits,
-                                  bool *out) {
+ * back? Under settings by which a request releases a part of the cache, a full
+ * release in its proper order is the program's. */
+static enum oom_status by_program(struct drive *drive, const struct group *group, bool *out) {
     *out = !group->request || (group->taking == group->end && !group->fails);
     if (*out) return OOM_OK;
     OOM_TRY(oom_replay_would_fit(drive->recording, drive->allocator, group->end, out));
-    if (*out || !drive->partial_releases || waits) return OOM_OK;
+    if (*out || !drive->partial_releases) return OOM_OK;
     return oom_replay_full_release(drive->recording, drive->allocator, group->first, group->taking,
                                    out);
 }
@@ -198,7 +201,7 @@ static enum oom_status by_program(struct drive *drive, const struct group *group
 /* Completions that no release waited for. */
 static enum oom_status complete_ready(struct drive *drive, const struct group *group, bool *waits) {
     *waits = group->completions > 0 && group->completions == drive->held &&
-             (group->releases_any || group->fails);
+             (group->releases_any || fails_outright(group));
     if (*waits && drive->partial_releases && !group->fails) {
         OOM_TRY(oom_replay_full_release(drive->recording, drive->allocator, group->first,
                                         group->taking, waits));
@@ -220,7 +223,7 @@ static enum oom_status run_group(struct drive *drive, const struct group *group,
         return OOM_OK;
     }
     if (group->releases_any) OOM_TRY(retire_pools(drive, group->first, group->end));
-    if (group->releases) OOM_TRY(by_program(drive, group, *waits, &released));
+    if (group->releases) OOM_TRY(by_program(drive, group, &released));
     if (released) OOM_TRY(release(drive, group->first, group->taking));
     oom_script_window(&drive->script, released ? group->taking : group->first, group->end);
     const struct oom_snapshot_event *left = oom_script_next(&drive->script);
@@ -274,7 +277,7 @@ static enum oom_status run_free(struct drive *drive, uint64_t index, uint64_t *n
     if (!at_once && index + 1 < r->count && after->action == OOM_ACTION_FREE_COMPLETED &&
         after->address == event->address) {
         struct group group = group_at(drive, index + 1);
-        at_once = !group.releases && !group.fails;
+        at_once = !group.releases && !fails_outright(&group);
         *next += at_once;
     }
     oom_script_window(&drive->script, *next, *next);
@@ -333,6 +336,10 @@ static enum oom_status begin(struct drive *drive) {
     }
     if (status == OOM_OK) {
         status = oom_allocator_start(drive->allocator, segments, r->segment_count);
+        if (status == OOM_INVALID) { /* no allocator can ever have been so */
+            status = oom_fail(OOM_USAGE, "the recording cannot be replayed: %.200s",
+                              oom_failure_last()->message);
+        }
     }
     oom_host_free(segments);
     oom_host_free(rank);

@@ -93,33 +93,107 @@ static uint64_t reserve_for(uint64_t capacity, uint64_t page) {
     return (capacity + capacity / 8 + page - 1) / page * page;
 }
 
-/* Neighbouring marks of one kind are one range: it must hold them and not reach
- * the next. */
-static void choose_reserve(struct oom_recording *r, const struct marks *marks) {
-    uint64_t least = OOM_REPLAY_PAGE, most = RESERVE_GUESS;
-    r->reserve = r->capacity;
-    if (r->capacity != 0) return;
-    for (uint64_t i = 0; i < marks->count;) {
-        const struct oom_replay_region *first = &marks->items[i];
-        uint64_t end = first->address;
-        if (!first->expandable) {
-            i++;
-            continue;
-        }
-        for (; i < marks->count && !is_foreign(&marks->items[i], first); i++) {
-            if (marks->items[i].address + marks->items[i].bytes > end) {
-                end = marks->items[i].address + marks->items[i].bytes;
-            }
-        }
-        uint64_t span = end - first->address;
-        uint64_t room = i < marks->count ? marks->items[i].address - first->address : UINT64_MAX;
-        uint64_t page = r->settings.large_segment_size;
-        if (span > least) least = span;
-        if (room != UINT64_MAX && room > 2 * page && (room - page) / 9 * 8 < most) {
-            most = (room - page) / 9 * 8;
+/* A range while it lives: from its first page to the end of the highest one mapped. It dies with
+ * its last page; its addresses may then serve another. */
+struct living {
+    struct oom_replay_region kind;
+    uint64_t low, high, mapped;
+    bool began_here; /* in the recording: so `low` is its base */
+};
+
+struct lives {
+    struct living *items;
+    uint64_t count, room;
+    uint64_t least, most; /* bytes: some range reached so far; none can have been longer */
+};
+
+static bool holds(const struct living *life, const struct oom_replay_region *mark) {
+    if (life->mapped == 0 || is_foreign(&life->kind, mark)) return false;
+    if (life->began_here && mark->address < life->low) return false;
+    uint64_t low = mark->address < life->low ? mark->address : life->low;
+    return mark->address + mark->bytes - low <= reserve_for(RESERVE_GUESS, OOM_REPLAY_PAGE);
+}
+
+/* The nearest of its kind below, else above. */
+static struct living *life_of(struct lives *lives, const struct oom_replay_region *mark) {
+    struct living *found = NULL;
+    for (uint64_t i = 0; i < lives->count; i++) {
+        struct living *life = &lives->items[i];
+        if (!holds(life, mark)) continue;
+        bool below = life->low <= mark->address;
+        if (found == NULL || (below && (found->low > mark->address || life->low > found->low))) {
+            found = life;
         }
     }
-    r->reserve = (most > least ? most : least) / OOM_REPLAY_PAGE * OOM_REPLAY_PAGE;
+    return found;
+}
+
+/* Ranges that live side by side do not reach into each other. */
+static void keep_apart(struct lives *lives, uint64_t page) {
+    for (uint64_t i = 0; i < lives->count; i++) {
+        const struct living *x = &lives->items[i];
+        if (x->mapped == 0) continue;
+        if (x->high - x->low > lives->least) lives->least = x->high - x->low;
+        for (uint64_t j = 0; j < lives->count; j++) {
+            const struct living *y = &lives->items[j];
+            if (y->mapped == 0 || y->low <= x->low) continue;
+            uint64_t room = y->low - x->low;
+            if (room > 2 * page && (room - page) / 9 * 8 < lives->most) {
+                lives->most = (room - page) / 9 * 8;
+            }
+        }
+    }
+}
+
+static struct living *new_life(struct lives *lives) {
+    uint64_t at = 0;
+    while (at < lives->count && lives->items[at].mapped > 0) at++;
+    if (at == lives->room) return NULL; /* more at once than anybody makes: they teach nothing */
+    if (at == lives->count) lives->count++;
+    return &lives->items[at];
+}
+
+/* One mapping. */
+static void extend(struct lives *lives, const struct oom_replay_region *mark, bool began_here,
+                   uint64_t page) {
+    struct living *life = life_of(lives, mark);
+    uint64_t end = mark->address + mark->bytes;
+    if (life == NULL) {
+        life = new_life(lives);
+        if (life == NULL) return;
+        *life = (struct living){*mark, mark->address, end, 0, began_here};
+    }
+    if (mark->address < life->low) life->low = mark->address;
+    if (end > life->high) life->high = end;
+    life->mapped += mark->bytes;
+    keep_apart(lives, page);
+}
+
+static void shrink(struct lives *lives, const struct oom_replay_region *mark) {
+    struct living *life = life_of(lives, mark);
+    if (life != NULL) life->mapped -= mark->bytes < life->mapped ? mark->bytes : life->mapped;
+}
+
+/* From the start to the end of the recording; then the longest reserve by which no two ranges that
+ * lived together overlap, and the shortest that holds each. */
+static void choose_reserve(struct oom_recording *r) {
+    enum { LIVES = 64 };
+    struct living items[LIVES];
+    struct lives lives = {
+        .items = items, .room = LIVES, .least = OOM_REPLAY_PAGE, .most = RESERVE_GUESS};
+    uint64_t page = r->settings.large_segment_size;
+    r->reserve = r->capacity;
+    if (r->capacity != 0) return;
+    for (uint64_t i = 0; i < r->regions.count; i++) {
+        if (r->regions.items[i].expandable) extend(&lives, &r->regions.items[i], false, page);
+    }
+    for (uint64_t i = 0; i < r->count; i++) {
+        struct oom_replay_region mark = mark_of(r, i);
+        if (r->events[i].action == OOM_ACTION_SEGMENT_MAP) extend(&lives, &mark, true, page);
+        if (r->events[i].action == OOM_ACTION_SEGMENT_UNMAP) shrink(&lives, &mark);
+    }
+    uint64_t reserve = lives.most > lives.least ? lives.most : lives.least;
+    r->reserve = reserve / OOM_REPLAY_PAGE * OOM_REPLAY_PAGE;
 }
 
 /* ---- ranges of the start ---- */
@@ -216,7 +290,7 @@ enum oom_status oom_recording_ranges(struct oom_recording *recording,
     if (*ranges == NULL) return oom_fail(OOM_HOST_NOMEM, "replay: no host memory for ranges");
     enum oom_status status = make_marks(recording, &marks);
     if (status == OOM_OK) {
-        choose_reserve(recording, &marks);
+        choose_reserve(recording);
         join_runs(recording, *ranges, count);
         lower_bases(recording, &marks, *ranges, *count);
         choose_ends(recording, &marks, *ranges, *count);

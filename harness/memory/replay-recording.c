@@ -172,6 +172,39 @@ static enum oom_status choose_device(struct oom_recording *r, uint64_t device) {
     return OOM_OK;
 }
 
+/* Some frees wait to the end: then a request alone completes nothing, even where none did. */
+static bool ends_with_pending(const struct oom_recording *r) {
+    const struct oom_snapshot *s = r->snapshot;
+    for (uint64_t i = 0; i < s->segment_count; i++) {
+        const struct oom_snapshot_segment *segment = &s->segments[i];
+        if (segment->device != r->device) continue;
+        for (uint64_t j = 0; j < segment->block_count; j++) {
+            if (s->blocks[segment->first_block + j].state == OOM_BLOCK_PENDING_FREE) return true;
+        }
+    }
+    return false;
+}
+
+/* Tables are kept by the page: bytes that no card has are refused before they are made. */
+static enum oom_status check_sizes(const struct oom_recording *r) {
+    static const uint64_t most = (uint64_t)1 << 42;
+    const struct oom_snapshot *s = r->snapshot;
+    for (uint64_t i = 0; i < s->segment_count; i++) {
+        if (s->segments[i].device != r->device || s->segments[i].bytes <= most) continue;
+        return oom_fail(OOM_USAGE,
+                        "the recording cannot be replayed: segment %llu has %llu bytes, more than "
+                        "the %llu that are allowed",
+                        (oom_ull)i, (oom_ull)s->segments[i].bytes, (oom_ull)most);
+    }
+    for (uint64_t i = 0; i < r->count; i++) {
+        bool segment = r->events[i].action == OOM_ACTION_SEGMENT_MAP ||
+                       r->events[i].action == OOM_ACTION_SEGMENT_ALLOC;
+        if (!segment || r->events[i].bytes <= most) continue;
+        return oom_recording_refuse(r, i, "so large a segment has no card (4 TiB are allowed)");
+    }
+    return OOM_OK;
+}
+
 static enum oom_status look_through(struct oom_recording *r) {
     bool seen[OOM_ACTION_SNAPSHOT + 1] = {false};
     for (uint64_t i = 0; i < r->count; i++) {
@@ -181,7 +214,8 @@ static enum oom_status look_through(struct oom_recording *r) {
         seen[r->events[i].action] = true;
     }
     r->has_requests = seen[OOM_ACTION_FREE_REQUESTED];
-    r->has_completions = seen[OOM_ACTION_FREE_COMPLETED];
+    r->has_completions = seen[OOM_ACTION_FREE_COMPLETED] || ends_with_pending(r);
+    OOM_TRY(check_sizes(r));
     if (seen[OOM_ACTION_ALLOC] || seen[OOM_ACTION_OOM] || r->has_requests) return OOM_OK;
     return oom_fail(OOM_USAGE,
                     "the recording cannot be replayed: none of its %llu events "
