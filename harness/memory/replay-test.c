@@ -368,6 +368,124 @@ static void test_held(void) {
     oom_snapshot_free(&s);
 }
 
+/* ---- recordings made by hand ---- */
+
+static uint64_t no_site; /* sites[0] */
+
+/* Segments, blocks and events of one device; blocks follow one another. */
+static struct oom_snapshot by_hand(struct oom_snapshot_segment *segments, uint64_t segment_count,
+                                   struct oom_snapshot_block *blocks, uint64_t block_count,
+                                   struct oom_snapshot_event *events,
+                                   struct oom_snapshot_trace *trace) {
+    static struct oom_pool_id pools[1];
+    static char text[1] = "";
+    uint64_t at = 0;
+    for (uint64_t i = 0; i < segment_count; i++) {
+        uint64_t address = segments[i].address, end = address + segments[i].bytes;
+        segments[i].first_block = at;
+        for (; address < end; at++) {
+            blocks[at].address = address;
+            address += blocks[at].bytes;
+            segments[i].block_count++;
+        }
+    }
+    for (uint64_t i = 0; i < trace->count; i++) events[i].time_us = i;
+    return (struct oom_snapshot){.segments = segments,
+                                 .segment_count = segment_count,
+                                 .blocks = blocks,
+                                 .block_count = block_count,
+                                 .events = events,
+                                 .event_count = trace->count,
+                                 .traces = trace,
+                                 .device_count = 1,
+                                 .pools = pools,
+                                 .pool_count = 1,
+                                 .site_text = text,
+                                 .sites = &no_site,
+                                 .site_count = 1};
+}
+
+#define EVENT(what, at, size) \
+    { .action = OOM_ACTION_##what, .address = (at), .bytes = (size) }
+
+static void test_moved_ranges(void) {
+    enum { EVENTS = 14 };
+    const uint64_t low = UINT64_C(1) << 40, high = low + (UINT64_C(100) << 30);
+    TEST("replay: an expandable range that died may come back where another one was");
+    struct oom_snapshot_event events[EVENTS] = {
+        EVENT(SEGMENT_MAP, low, 20 * MIB),    EVENT(ALLOC, low, 15 * MIB),
+        EVENT(FREE_REQUESTED, low, 15 * MIB), EVENT(FREE_COMPLETED, low, 15 * MIB),
+        EVENT(SEGMENT_MAP, high, 2 * MIB),    EVENT(ALLOC, high, 512),
+        EVENT(FREE_REQUESTED, high, 512),     EVENT(FREE_COMPLETED, high, 512),
+        EVENT(SEGMENT_UNMAP, low, 20 * MIB),  EVENT(SEGMENT_UNMAP, high, 2 * MIB),
+        EVENT(SEGMENT_MAP, high, 20 * MIB),   EVENT(ALLOC, high, 15 * MIB),
+        EVENT(SEGMENT_MAP, low, 2 * MIB),     EVENT(ALLOC, low, 512)};
+    struct oom_snapshot_segment segments[] = {
+        {.address = low, .bytes = 2 * MIB, .small_pool = true, .expandable = true},
+        {.address = high, .bytes = 20 * MIB, .expandable = true}};
+    struct oom_snapshot_block blocks[] = {
+        {.bytes = 512, .requested = 512, .state = OOM_BLOCK_ALLOCATED},
+        {.bytes = 2 * MIB - 512},
+        {.bytes = 15 * MIB, .requested = 15 * MIB, .state = OOM_BLOCK_ALLOCATED},
+        {.bytes = 5 * MIB}};
+    struct oom_snapshot_trace trace = {0, EVENTS};
+    struct oom_snapshot s = by_hand(segments, 2, blocks, 4, events, &trace);
+    s.has_settings = s.expandable_segments = true;
+    s.max_split_size = -1;
+    snprintf(s.conf, sizeof s.conf, "expandable_segments:True");
+    struct oom_replay_verdict v;
+    verify(&s, &v);
+    CHECK_EQ(v.decisions, 4);
+    CHECK_EQ(v.peak_reserved, 22 * MIB);
+}
+
+static void test_pending_to_the_end(void) {
+    const uint64_t at = UINT64_C(1) << 40;
+    struct oom_replay_verdict v;
+    TEST("replay: a free that waits to the end completes nothing, though no free ever did");
+    struct oom_snapshot_event events[] = {EVENT(SEGMENT_ALLOC, at, 2 * MIB), EVENT(ALLOC, at, 700),
+                                          EVENT(FREE_REQUESTED, at, 700)};
+    struct oom_snapshot_segment small[] = {{.address = at, .bytes = 2 * MIB, .small_pool = true}};
+    struct oom_snapshot_block waits[] = {
+        {.bytes = 1024, .requested = 700, .state = OOM_BLOCK_PENDING_FREE},
+        {.bytes = 2 * MIB - 1024}};
+    struct oom_snapshot_trace three = {0, 3};
+    struct oom_snapshot s = by_hand(small, 1, waits, 2, events, &three);
+    verify(&s, &v);
+    CHECK_EQ(v.peak_allocated, 1024);
+    CHECK_EQ(v.end_allocated, 0);
+    TEST("replay: what waited at the start was no longer allocated, then or at the peak");
+    struct oom_snapshot_event one_more[] = {EVENT(ALLOC, at + 4 * MIB, 3 * MIB)};
+    struct oom_snapshot_segment large[] = {{.address = at, .bytes = 20 * MIB}};
+    struct oom_snapshot_block beside[] = {
+        {.bytes = 4 * MIB, .requested = 4 * MIB, .state = OOM_BLOCK_PENDING_FREE},
+        {.bytes = 3 * MIB, .requested = 3 * MIB, .state = OOM_BLOCK_ALLOCATED},
+        {.bytes = 13 * MIB}};
+    struct oom_snapshot_trace one = {0, 1};
+    s = by_hand(large, 1, beside, 3, one_more, &one);
+    verify(&s, &v);
+    CHECK_EQ(v.start.allocated, 0);
+    CHECK_EQ(v.peak_allocated, 3 * MIB);
+}
+
+static void test_absurd(void) {
+    const uint64_t at = UINT64_C(1) << 40;
+    struct oom_replay_verdict v;
+    TEST("replay: a segment that no card has, or that lies askew, is refused");
+    for (int askew = 0; askew < 2; askew++) {
+        uint64_t bytes = askew ? 2 * MIB : UINT64_C(1) << 45;
+        struct oom_snapshot_event events[] = {EVENT(ALLOC, at + (uint64_t)askew, 512)};
+        struct oom_snapshot_segment segments[] = {
+            {.address = at + (uint64_t)askew, .bytes = bytes, .small_pool = true}};
+        struct oom_snapshot_block blocks[] = {
+            {.bytes = 512, .requested = 512, .state = OOM_BLOCK_ALLOCATED}, {.bytes = bytes - 512}};
+        struct oom_snapshot_trace one = {0, 1};
+        struct oom_snapshot s = by_hand(segments, 1, blocks, 2, events, &one);
+        CHECK_EQ(oom_replay_verify(&s, NULL, &v), OOM_USAGE);
+        oom_failure_clear();
+    }
+}
+
 /* The peak of live bytes, counted another way. */
 static void test_lower_bound(void) {
     struct oom_snapshot s;
@@ -428,6 +546,9 @@ void replay_test(void) {
     test_ages();
     test_segment_size();
     test_held();
+    test_moved_ranges();
+    test_pending_to_the_end();
+    test_absurd();
     test_lower_bound();
     test_host_memory();
 }
