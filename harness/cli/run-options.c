@@ -239,9 +239,9 @@ double oom_run_timeout(const struct oom_run_command *c, const struct oom_scenari
     if (c->timeout > 0) return c->timeout;
     if (c->options.injection.every) return a_day; /* as many runs as there are allocations */
     double scale = (double)c->capacity / (double)OOM_DEFAULT_CAPACITY;
-    double slow = c->isa == OOM_ISA_BASE ? 40 : 10; /* emulated fma; a loaded machine */
+    double slow = c->isa == OOM_ISA_BASE ? 80 : 30; /* emulated fma; a small, loaded machine */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     slow *= 20;
 #endif
-    return 120 + slow * scenario->seconds * (scale > 1 ? scale : 1);
+    return 600 + slow * scenario->seconds * (scale > 1 ? scale : 1);
 }
