@@ -21,7 +21,7 @@ enum {
 /* How far the run comes; its number of steps when it ends. */
 static enum oom_status steps_done(const struct oom_job *job, bool *fits, int *steps) {
     struct oom_job_result result;
-    OOM_TRY(oom_cure_run(job, &result));
+    OOM_TRY(oom_job_run_dry(job, &result));
     *fits = result.status == OOM_OK;
     *steps = result.steps_done;
     return OOM_OK;

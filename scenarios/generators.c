@@ -187,7 +187,7 @@ static enum oom_status within_share(struct sizing *s, int64_t size, bool *yes) {
     set_size(s, size);
     job = s->job;
     job.capacity = OOM_PLAN_UNLIMITED;
-    OOM_TRY(oom_situation_dry(&job, &result));
+    OOM_TRY(oom_job_run_dry(&job, &result));
     *yes = (double)result.peak_allocated <= s->generator->share * (double)s->capacity;
     return OOM_OK;
 }

@@ -142,21 +142,11 @@ void oom_situation_case(struct oom_case *out, const struct oom_job *mitigated,
 
 /* ---- on the dry device ---- */
 
-enum oom_status oom_situation_dry(const struct oom_job *job, struct oom_job_result *result) {
-    struct oom_job dry = *job;
-    snprintf(dry.device, sizeof dry.device, "dry");
-    dry.capture = false;
-    enum oom_status status = oom_job_run(&dry, result);
-    if (status == OOM_OK && result->status != OOM_NOMEM) status = result->status;
-    if (status == OOM_OK) oom_failure_clear(); /* an OOM in the job is an answer */
-    return status;
-}
-
 enum oom_status oom_situation_need(const struct oom_job *job, uint64_t *bytes) {
     struct oom_job unlimited = *job;
     struct oom_job_result result;
     unlimited.capacity = OOM_PLAN_UNLIMITED;
-    OOM_TRY(oom_situation_dry(&unlimited, &result));
+    OOM_TRY(oom_job_run_dry(&unlimited, &result));
     *bytes = result.peak_reserved;
     return OOM_OK;
 }
@@ -169,7 +159,7 @@ place_at_size(struct oom_job *job, bool (*wanted)(const struct oom_attempt *fail
     for (job->capacity = need / 2 / OOM_PAGE * OOM_PAGE; job->capacity <= need;
          job->capacity += OOM_PAGE) {
         struct oom_job_result result;
-        OOM_TRY(oom_situation_dry(job, &result));
+        OOM_TRY(oom_job_run_dry(job, &result));
         bool whole = result.status == OOM_OK && result.steps_done == job->steps;
         bool failed = result.attempt_count > 0 && result.attempts[0].status == OOM_NOMEM;
         *found = whole && failed && wanted(&result.attempts[0]);
@@ -260,7 +250,7 @@ static enum oom_status make_room_for_guards(struct oom_job *job) {
     job->settings.guard_bytes = OOM_GRANULE;
     for (int tries = 0; tries < 32; tries++, job->capacity += step) {
         struct oom_job_result result;
-        OOM_TRY(oom_situation_dry(job, &result));
+        OOM_TRY(oom_job_run_dry(job, &result));
         if (result.status == OOM_OK) return OOM_OK;
     }
     return oom_fail(OOM_USAGE, "the guards pass fits at no capacity up to %llu bytes",

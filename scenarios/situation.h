@@ -89,9 +89,6 @@ enum oom_status oom_situation_place(struct oom_job *job,
                                     bool (*wanted)(const struct oom_attempt *failure),
                                     const char *what);
 
-/* Runs a job on the dry device, in this process. */
-enum oom_status oom_situation_dry(const struct oom_job *job, struct oom_job_result *result);
-
 /* Places for an OOM. */
 bool oom_place_backward(const struct oom_attempt *failure); /* after the first gradient */
 bool oom_place_later_micro_batch(const struct oom_attempt *failure);

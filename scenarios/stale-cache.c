@@ -40,7 +40,7 @@ static enum oom_status make_foreign(struct oom_situation *s, const struct oom_ro
 
 static enum oom_status completes(const struct oom_job *job, bool *yes) {
     struct oom_job_result result;
-    OOM_TRY(oom_situation_dry(job, &result));
+    OOM_TRY(oom_job_run_dry(job, &result));
     *yes = result.status == OOM_OK && result.steps_done == job->steps;
     return OOM_OK;
 }

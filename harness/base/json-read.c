@@ -82,18 +82,6 @@ static int hex4(const struct reader *reader, size_t at) {
     return value;
 }
 
-static size_t utf8_put(char *out, int code) {
-    if (code < 0x80) {
-        out[0] = (char)code;
-        return 1;
-    }
-    int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
-    static const int lead[] = {0, 0xc0, 0xe0, 0xf0};
-    out[0] = (char)(lead[more] | code >> (6 * more));
-    for (int i = 1; i <= more; i++) out[i] = (char)(0x80 | (code >> (6 * (more - i)) & 0x3f));
-    return (size_t)more + 1;
-}
-
 /* \uXXXX or a pair of surrogates; `at` is just after "\u". */
 static enum oom_status unicode_escape(struct reader *reader, char *out, size_t *n) {
     int code = hex4(reader, reader->at);
@@ -108,7 +96,7 @@ static enum oom_status unicode_escape(struct reader *reader, char *out, size_t *
         reader->at += 6;
         code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
     }
-    *n += utf8_put(out + *n, code);
+    *n += (size_t)oom_utf8_put(out + *n, code);
     return OOM_OK;
 }
 

@@ -23,6 +23,18 @@ int oom_utf8_length(const char *text, size_t n) {
     return length;
 }
 
+int oom_utf8_put(char *out, int code) {
+    if (code < 0x80) {
+        out[0] = (char)code;
+        return 1;
+    }
+    int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+    static const int lead[] = {0, 0xc0, 0xe0, 0xf0};
+    out[0] = (char)(lead[more] | code >> (6 * more));
+    for (int i = 1; i <= more; i++) out[i] = (char)(0x80 | (code >> (6 * (more - i)) & 0x3f));
+    return more + 1;
+}
+
 /* One character: its bytes and its columns (0 for the combining marks U+0300..U+036F). */
 static int character(const char *text, size_t n, int *columns) {
     int length = oom_utf8_length(text, n);

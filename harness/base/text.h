@@ -14,6 +14,8 @@
 
 /* The length in bytes of the UTF-8 sequence at text (1..4), 0 if it is not valid or n is 0. */
 int oom_utf8_length(const char *text, size_t n);
+/* The sequence of a code point below 0x110000 into out, which has room for 4 bytes; its length. */
+int oom_utf8_put(char *out, int code);
 
 int oom_text_columns(const char *text);
 

@@ -87,18 +87,6 @@ static int code_read(struct oom_json_scan *scan) {
     return 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
 }
 
-static int utf8_put(char *out, int code) {
-    if (code < 0x80) {
-        out[0] = (char)code;
-        return 1;
-    }
-    int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
-    static const int lead[] = {0, 0xc0, 0xe0, 0xf0};
-    out[0] = (char)(lead[more] | code >> (6 * more));
-    for (int i = 1; i <= more; i++) out[i] = (char)(0x80 | (code >> (6 * (more - i)) & 0x3f));
-    return more + 1;
-}
-
 /* After the backslash: 1 to 4 bytes into out; 0 when there is no such escape. */
 static int escape_read(struct oom_json_scan *scan, char *out) {
     static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
@@ -107,7 +95,7 @@ static int escape_read(struct oom_json_scan *scan, char *out) {
     scan->at++;
     if (c == 'u') {
         int code = code_read(scan);
-        return code > 0 ? utf8_put(out, code) : 0;
+        return code > 0 ? oom_utf8_put(out, code) : 0;
     }
     const char *found = strchr(letters, c);
     if (found == NULL) return 0;

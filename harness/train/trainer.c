@@ -205,7 +205,7 @@ enum oom_status oom_trainer_micro_batch(struct oom_trainer *t, const struct oom_
 
 /* ---- evaluation ---- */
 
-static enum oom_status read_loss(struct oom_trainer *t, double *loss) {
+enum oom_status oom_trainer_read_loss(struct oom_trainer *t, double *loss) {
     union {
         float f32;
         double f64;
@@ -237,7 +237,7 @@ enum oom_status oom_trainer_evaluate(struct oom_trainer *t, const struct oom_win
     OOM_TRY(status);
     OOM_TRY(oom_batch_free(&t->scope, &t->batch));
     t->phase = OOM_PHASE_SETUP;
-    return read_loss(t, loss);
+    return oom_trainer_read_loss(t, loss);
 }
 
 /* ---- the step around it ---- */

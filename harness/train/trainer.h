@@ -125,6 +125,9 @@ enum oom_status oom_trainer_update(struct oom_trainer *trainer);
 enum oom_status oom_trainer_evaluate(struct oom_trainer *trainer, const struct oom_window *window,
                                      double *loss);
 
+/* The window's loss so far. */
+enum oom_status oom_trainer_read_loss(struct oom_trainer *trainer, double *loss);
+
 /* Sets the loss to 0. */
 enum oom_status oom_trainer_begin_step(struct oom_trainer *trainer);
 /* Frees the last batch and clears the gradients as the options say; advances the random numbers. */

@@ -16,16 +16,6 @@ enum oom_status oom_cure_apply(const struct oom_cure *cure, struct oom_job *job)
     return OOM_OK;
 }
 
-enum oom_status oom_cure_run(const struct oom_job *job, struct oom_job_result *result) {
-    struct oom_job dry = *job;
-    snprintf(dry.device, sizeof dry.device, "dry");
-    dry.capture = false;
-    enum oom_status status = oom_job_run(&dry, result);
-    if (status == OOM_OK && result->status != OOM_NOMEM) status = result->status;
-    if (status == OOM_OK) oom_failure_clear(); /* an OOM in the job is an answer */
-    return status;
-}
-
 /* ---- the failure as it is ---- */
 
 static uint64_t free_bytes(const struct oom_report *oom) {
@@ -86,13 +76,13 @@ static void note_cell(struct oom_case_record *record, const struct oom_cure *cur
 enum oom_status oom_cures_judge(const struct oom_case *c, struct oom_case_record *record) {
     struct oom_job_result result;
     char fitting[128] = "", changed[160] = "";
-    OOM_TRY(oom_cure_run(&c->unmitigated, &result));
+    OOM_TRY(oom_job_run_dry(&c->unmitigated, &result));
     judge_failure(&c->table, &result, record);
     for (int i = 0; i < c->table.count; i++) {
         const struct oom_cure *cure = &c->table.cures[i];
         struct oom_job job = c->unmitigated;
         OOM_TRY(oom_cure_apply(cure, &job));
-        OOM_TRY(oom_cure_run(&job, &result));
+        OOM_TRY(oom_job_run_dry(&job, &result));
         bool fits = result.status == OOM_OK;
         note_cell(record, cure, &result);
         if (fits) append(fitting, sizeof fitting, cure->name);

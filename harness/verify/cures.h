@@ -15,7 +15,4 @@ enum oom_status oom_cures_judge(const struct oom_case *the_case, struct oom_case
 /* The job of one cell: settings in force replaced by the cure's. */
 enum oom_status oom_cure_apply(const struct oom_cure *cure, struct oom_job *job);
 
-/* On the dry device, in this process. */
-enum oom_status oom_cure_run(const struct oom_job *job, struct oom_job_result *result);
-
 #endif

@@ -222,18 +222,6 @@ static enum oom_status capture(struct run *run, enum part part, const char *what
     return status;
 }
 
-static enum oom_status read_loss(struct run *run, double *loss) {
-    union {
-        float f32;
-        double f64;
-    } value = {.f64 = 0};
-    bool wide = run->session.dtype == OOM_F64;
-    OOM_TRY(run->session.device->api->download(run->session.device, &value, run->trainer->loss.data,
-                                               wide ? 8 : 4, run->session.stream));
-    *loss = wide ? value.f64 : (double)value.f32;
-    return OOM_OK;
-}
-
 /* All gradients of the window are there; the weights must be those of the beginning. */
 static enum oom_status gradients_ready(void *context, struct oom_trainer *trainer,
                                        const struct oom_window *window) {
@@ -247,7 +235,7 @@ static enum oom_status gradients_ready(void *context, struct oom_trainer *traine
     if (now.weights != run->before.weights) run->result->parameter_bad++;
     OOM_TRY(capture(run, PART_GRADIENTS, "gradients", run->step, &step->gradients));
     if (run->job->capture) OOM_TRY(capture(run, PART_WEIGHTS, "weights", run->step, &ignored));
-    OOM_TRY(read_loss(run, &step->loss));
+    OOM_TRY(oom_trainer_read_loss(trainer, &step->loss));
     step->samples = window->samples;
     step->captured = true;
     return OOM_OK;
@@ -535,4 +523,14 @@ enum oom_status oom_job_run(const struct oom_job *job, struct oom_job_result *re
     oom_device_close(run.session.device);
     oom_source_close(&run.source);
     return ended;
+}
+
+enum oom_status oom_job_run_dry(const struct oom_job *job, struct oom_job_result *result) {
+    struct oom_job dry = *job;
+    snprintf(dry.device, sizeof dry.device, "dry");
+    dry.capture = false;
+    enum oom_status status = oom_job_run(&dry, result);
+    if (status == OOM_OK && result->status != OOM_NOMEM) status = result->status;
+    if (status == OOM_OK) oom_failure_clear(); /* an OOM in the job is an answer */
+    return status;
 }

@@ -104,6 +104,9 @@ struct oom_job_result {
 
 /* Runs the job in this process. The status is that of making the result; the run's own is in it. */
 enum oom_status oom_job_run(const struct oom_job *job, struct oom_job_result *out);
+/* The same on the dry device, whatever job->device says: its end or its OOM is an answer, anything
+ * else a failure. */
+enum oom_status oom_job_run_dry(const struct oom_job *job, struct oom_job_result *out);
 
 /* The files: <directory>/job, result, and by step gradients-0, weights-0, branches-0; state. */
 enum oom_status oom_job_write(const struct oom_job *job);
