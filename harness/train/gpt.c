@@ -92,9 +92,8 @@ static void gpt_describe(const struct oom_model_spec *spec, int i, struct oom_pa
 
 /* ---- what forward keeps ---- */
 
-struct saved_block {
-    struct oom_tensor input; /* x: the previous block's output */
-    struct oom_norm norm1;
+struct saved {
+    struct oom_norm norm1; /* of the head's stage: the final norm */
     struct oom_tensor qkv;
     struct oom_tensor probs; /* materialised scores only */
     struct oom_tensor lse;   /* tiled only */
@@ -103,16 +102,6 @@ struct saved_block {
     struct oom_norm norm2;
     struct oom_tensor fc, activated;
 };
-
-struct saved {
-    struct oom_tensor last; /* the last block's output */
-    struct oom_norm final;
-    struct saved_block blocks[];
-};
-
-static size_t gpt_saved_bytes(const struct oom_model_spec *spec) {
-    return sizeof(struct saved) + (size_t)spec->layers * sizeof(struct saved_block);
-}
 
 /* Shapes, once. */
 struct shape {
@@ -151,8 +140,9 @@ static enum oom_status embedding_forward(struct oom_trainer *t, struct oom_tenso
     return oom_dropout(t, 0, s.t * s.c, x->data, x->data);
 }
 
-static enum oom_status embedding_backward(struct oom_trainer *t, oom_devptr dx) {
+static enum oom_status embedding_backward(struct oom_trainer *t, struct oom_tensor *gradient) {
     struct shape s = shape_of(t);
+    oom_devptr dx = gradient->data;
     struct oom_parameter *table = &t->parameters[TABLE], *where = &t->parameters[POSITION];
     OOM_TRY(oom_dropout(t, 0, s.t * s.c, dx, dx));
     OOM_TRY(oom_parameter_gradient(t, where));
@@ -171,12 +161,13 @@ static enum oom_status embedding_backward(struct oom_trainer *t, oom_devptr dx) 
                                                 .tokens = t->batch.inputs.data,
                                                 .dout = dx,
                                                 .dtable = table->gradient.data};
-    return oom_run(t->session, OOM_OP_EMBEDDING_BACKWARD, &embed);
+    OOM_TRY(oom_run(t->session, OOM_OP_EMBEDDING_BACKWARD, &embed));
+    return oom_drop(t, gradient);
 }
 
 /* ---- attention, in two kinds ---- */
 
-static enum oom_status tiled_forward(struct oom_trainer *t, int layer, struct saved_block *k) {
+static enum oom_status tiled_forward(struct oom_trainer *t, int layer, struct saved *k) {
     struct shape s = shape_of(t);
     OOM_TRY(oom_activation_of(t, s.b * s.nh * s.t, layer, "attention lse", &k->lse));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "attention", &k->attention));
@@ -191,7 +182,7 @@ static enum oom_status tiled_forward(struct oom_trainer *t, int layer, struct sa
     return oom_run(t->session, OOM_OP_ATTENTION_TILED_FORWARD, &args);
 }
 
-static enum oom_status scores_forward(struct oom_trainer *t, int layer, struct saved_block *k) {
+static enum oom_status scores_forward(struct oom_trainer *t, int layer, struct saved *k) {
     struct shape s = shape_of(t);
     enum oom_dtype dtype = t->session->dtype;
     int64_t n = s.b * s.nh * s.t * s.t;
@@ -211,7 +202,7 @@ static enum oom_status scores_forward(struct oom_trainer *t, int layer, struct s
     return oom_run(t->session, OOM_OP_ATTENTION_VALUES_FORWARD, &value);
 }
 
-static enum oom_status tiled_backward(struct oom_trainer *t, int layer, struct saved_block *k,
+static enum oom_status tiled_backward(struct oom_trainer *t, int layer, struct saved *k,
                                       struct oom_tensor *dout, struct oom_tensor *dqkv) {
     struct shape s = shape_of(t);
     OOM_TRY(oom_activation_of(t, 3 * s.n * s.c, layer, "dqkv", dqkv));
@@ -237,7 +228,7 @@ static enum oom_status tiled_backward(struct oom_trainer *t, int layer, struct s
     return oom_drop(t, &k->qkv);
 }
 
-static enum oom_status scores_backward(struct oom_trainer *t, int layer, struct saved_block *k,
+static enum oom_status scores_backward(struct oom_trainer *t, int layer, struct saved *k,
                                        struct oom_tensor *dout, struct oom_tensor *dqkv) {
     struct shape s = shape_of(t);
     enum oom_dtype dtype = t->session->dtype;
@@ -281,27 +272,27 @@ static enum oom_status add_branch(struct oom_trainer *t, const struct oom_parame
 }
 
 static enum oom_status attention_half_forward(struct oom_trainer *t, int layer,
-                                              struct saved_block *k) {
+                                              struct oom_tensor *input, struct saved *k) {
     struct shape s = shape_of(t);
     struct oom_parameter *p = block_of(t, layer);
-    OOM_TRY(oom_norm_forward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, k->input.data, layer,
-                             "norm 1", &k->norm1));
+    OOM_TRY(oom_norm_forward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, input->data, layer, "norm 1",
+                             &k->norm1));
     OOM_TRY(oom_activation_of(t, 3 * s.n * s.c, layer, "qkv", &k->qkv));
     OOM_TRY(
         oom_linear_forward(t, &p[QKV_WEIGHT], &p[QKV_BIAS], s.n, k->norm1.out.data, k->qkv.data));
-    OOM_TRY(oom_norm_drop_unless_training(t, &k->norm1));
+    OOM_TRY(oom_norm_drop_unless_kept(t, &k->norm1));
     OOM_TRY(is_tiled(t) ? tiled_forward(t, layer, k) : scores_forward(t, layer, k));
-    OOM_TRY(oom_drop_unless_training(t, &k->qkv));
-    OOM_TRY(oom_drop_unless_training(t, &k->probs));
-    OOM_TRY(oom_drop_unless_training(t, &k->lse));
+    OOM_TRY(oom_drop_unless_kept(t, &k->qkv));
+    OOM_TRY(oom_drop_unless_kept(t, &k->probs));
+    OOM_TRY(oom_drop_unless_kept(t, &k->lse));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "residual 1", &k->residual));
     OOM_TRY(add_branch(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], 1 + 2 * (uint32_t)layer,
-                       k->attention.data, k->input.data, k->residual.data));
-    OOM_TRY(oom_drop_unless_training(t, &k->attention));
-    return oom_drop_unless_training(t, &k->input);
+                       k->attention.data, input->data, k->residual.data));
+    OOM_TRY(oom_drop_unless_kept(t, &k->attention));
+    return oom_drop_input(t, input);
 }
 
-static enum oom_status mlp_half_forward(struct oom_trainer *t, int layer, struct saved_block *k,
+static enum oom_status mlp_half_forward(struct oom_trainer *t, int layer, struct saved *k,
                                         struct oom_tensor *out) {
     struct shape s = shape_of(t);
     struct oom_parameter *p = block_of(t, layer);
@@ -309,17 +300,17 @@ static enum oom_status mlp_half_forward(struct oom_trainer *t, int layer, struct
                              "norm 2", &k->norm2));
     OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "fc", &k->fc));
     OOM_TRY(oom_linear_forward(t, &p[FC_WEIGHT], &p[FC_BIAS], s.n, k->norm2.out.data, k->fc.data));
-    OOM_TRY(oom_norm_drop_unless_training(t, &k->norm2));
+    OOM_TRY(oom_norm_drop_unless_kept(t, &k->norm2));
     OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "gelu", &k->activated));
     struct oom_gelu_forward_args gelu = {t->session->dtype, 4 * s.n * s.c, k->fc.data,
                                          k->activated.data};
     OOM_TRY(oom_run(t->session, OOM_OP_GELU_FORWARD, &gelu));
-    OOM_TRY(oom_drop_unless_training(t, &k->fc));
+    OOM_TRY(oom_drop_unless_kept(t, &k->fc));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "residual 2", out));
     OOM_TRY(add_branch(t, &p[OUT_WEIGHT], &p[OUT_BIAS], 2 + 2 * (uint32_t)layer, k->activated.data,
                        k->residual.data, out->data));
-    OOM_TRY(oom_drop_unless_training(t, &k->activated));
-    OOM_TRY(oom_drop_unless_training(t, &k->residual));
+    OOM_TRY(oom_drop_unless_kept(t, &k->activated));
+    OOM_TRY(oom_drop_unless_kept(t, &k->residual));
     return oom_keep_saved(t, &k->residual);
 }
 
@@ -336,7 +327,7 @@ static enum oom_status undropped(struct oom_trainer *t, int layer, uint32_t drop
 }
 
 /* dres: gradient of the block's output; becomes the gradient of r1. */
-static enum oom_status mlp_half_backward(struct oom_trainer *t, int layer, struct saved_block *k,
+static enum oom_status mlp_half_backward(struct oom_trainer *t, int layer, struct saved *k,
                                          struct oom_tensor *dres) {
     struct shape s = shape_of(t);
     struct oom_parameter *p = block_of(t, layer);
@@ -371,7 +362,8 @@ static enum oom_status mlp_half_backward(struct oom_trainer *t, int layer, struc
 
 /* dres: gradient of r1; becomes the gradient of the block's input. */
 static enum oom_status attention_half_backward(struct oom_trainer *t, int layer,
-                                               struct saved_block *k, struct oom_tensor *dres) {
+                                               struct oom_tensor *input, struct saved *k,
+                                               struct oom_tensor *dres) {
     struct shape s = shape_of(t);
     struct oom_parameter *p = block_of(t, layer);
     struct oom_tensor made, dattention, dqkv, dnorm, dx;
@@ -390,31 +382,32 @@ static enum oom_status attention_half_backward(struct oom_trainer *t, int layer,
                                        dqkv.data));
     OOM_TRY(oom_drop(t, &dqkv));
     OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "dx", &dx));
-    OOM_TRY(oom_norm_backward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, dnorm.data, k->input.data,
+    OOM_TRY(oom_norm_backward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, dnorm.data, input->data,
                               dres->data, dx.data, &k->norm1));
     OOM_TRY(oom_drop(t, &dnorm));
     OOM_TRY(oom_drop(t, dres));
     *dres = dx;
-    return oom_drop(t, &k->input);
+    return oom_drop(t, input);
 }
 
 /* ---- head ---- */
 
-static enum oom_status head_forward(struct oom_trainer *t, struct saved *saved) {
+static enum oom_status head_forward(struct oom_trainer *t, struct oom_tensor *input,
+                                    struct saved *k) {
     struct shape s = shape_of(t);
     const struct oom_model_spec *spec = &t->options.spec;
     struct oom_parameter *p = t->parameters + final_gamma(spec);
-    OOM_TRY(oom_norm_forward(t, &p[0], &p[1], s.n, s.c, saved->last.data, (int)spec->layers,
-                             "final norm", &saved->final));
-    OOM_TRY(oom_drop_unless_training(t, &saved->last));
+    OOM_TRY(oom_norm_forward(t, &p[0], &p[1], s.n, s.c, input->data, (int)spec->layers,
+                             "final norm", &k->norm1));
+    OOM_TRY(oom_drop_input(t, input));
     OOM_TRY(oom_activation(t, s.n * spec->vocab, "logits", &t->logits));
-    OOM_TRY(oom_linear_forward(t, &t->parameters[head_weight(spec)], NULL, s.n,
-                               saved->final.out.data, t->logits.data));
-    return oom_norm_drop_unless_training(t, &saved->final);
+    OOM_TRY(oom_linear_forward(t, &t->parameters[head_weight(spec)], NULL, s.n, k->norm1.out.data,
+                               t->logits.data));
+    return oom_norm_drop_unless_kept(t, &k->norm1);
 }
 
-static enum oom_status head_backward(struct oom_trainer *t, struct saved *saved,
-                                     struct oom_tensor *dres) {
+static enum oom_status head_backward(struct oom_trainer *t, struct oom_tensor *input,
+                                     struct saved *k, struct oom_tensor *dres) {
     struct shape s = shape_of(t);
     const struct oom_model_spec *spec = &t->options.spec;
     struct oom_parameter *p = t->parameters + final_gamma(spec);
@@ -422,46 +415,43 @@ static enum oom_status head_backward(struct oom_trainer *t, struct saved *saved,
     struct oom_tensor dnorm;
     OOM_TRY(oom_activation(t, s.n * s.c, "dfinal norm", &dnorm));
     OOM_TRY(oom_linear_backward_input(t, head, s.n, t->dlogits.data, dnorm.data));
-    OOM_TRY(oom_linear_backward_weight(t, head, NULL, s.n, saved->final.out.data, t->dlogits.data));
+    OOM_TRY(oom_linear_backward_weight(t, head, NULL, s.n, k->norm1.out.data, t->dlogits.data));
     OOM_TRY(oom_drop(t, &t->dlogits));
     OOM_TRY(oom_activation(t, s.n * s.c, "dlast", dres));
-    OOM_TRY(oom_norm_backward(t, &p[0], &p[1], s.n, s.c, dnorm.data, saved->last.data, 0,
-                              dres->data, &saved->final));
+    OOM_TRY(oom_norm_backward(t, &p[0], &p[1], s.n, s.c, dnorm.data, input->data, 0, dres->data,
+                              &k->norm1));
     OOM_TRY(oom_drop(t, &dnorm));
-    return oom_drop(t, &saved->last);
+    return oom_drop(t, input);
 }
 
 /* ---- the model ---- */
 
-static enum oom_status gpt_forward(struct oom_trainer *t) {
-    struct saved *saved = t->saved;
-    int layers = (int)t->options.spec.layers;
-    struct oom_tensor *x = &saved->blocks[0].input;
-    OOM_TRY(embedding_forward(t, x));
-    for (int i = 0; i < layers; i++) {
-        struct oom_tensor *out = i + 1 < layers ? &saved->blocks[i + 1].input : &saved->last;
-        OOM_TRY(attention_half_forward(t, i, &saved->blocks[i]));
-        OOM_TRY(mlp_half_forward(t, i, &saved->blocks[i], out));
-    }
-    return head_forward(t, saved);
+static int gpt_stages(const struct oom_model_spec *spec) {
+    return (int)spec->layers + 2;
 }
 
-static enum oom_status gpt_backward(struct oom_trainer *t) {
-    struct saved *saved = t->saved;
-    struct oom_tensor dres;
-    OOM_TRY(head_backward(t, saved, &dres));
-    for (int i = (int)t->options.spec.layers - 1; i >= 0; i--) {
-        OOM_TRY(mlp_half_backward(t, i, &saved->blocks[i], &dres));
-        OOM_TRY(attention_half_backward(t, i, &saved->blocks[i], &dres));
-    }
-    OOM_TRY(embedding_backward(t, dres.data));
-    return oom_drop(t, &dres);
+static enum oom_status gpt_forward(struct oom_trainer *t, const struct oom_stage *stage) {
+    if (stage->index == 0) return embedding_forward(t, stage->out);
+    if (stage->out == NULL) return head_forward(t, stage->in, stage->kept);
+    int layer = stage->index - 1;
+    OOM_TRY(attention_half_forward(t, layer, stage->in, stage->kept));
+    return mlp_half_forward(t, layer, stage->kept, stage->out);
+}
+
+static enum oom_status gpt_backward(struct oom_trainer *t, const struct oom_stage *stage,
+                                    struct oom_tensor *gradient) {
+    if (stage->index == 0) return embedding_backward(t, gradient);
+    if (stage->out == NULL) return head_backward(t, stage->in, stage->kept, gradient);
+    int layer = stage->index - 1;
+    OOM_TRY(mlp_half_backward(t, layer, stage->kept, gradient));
+    return attention_half_backward(t, layer, stage->in, stage->kept, gradient);
 }
 
 const struct oom_model oom_model_gpt = {
     .count = gpt_count,
     .describe = gpt_describe,
-    .saved_bytes = gpt_saved_bytes,
+    .stages = gpt_stages,
+    .stage_bytes = sizeof(struct saved),
     .forward = gpt_forward,
     .backward = gpt_backward,
 };

@@ -26,8 +26,12 @@ enum oom_status oom_drop(struct oom_trainer *t, struct oom_tensor *tensor) {
     return oom_scope_free(&t->scope, tensor);
 }
 
-enum oom_status oom_drop_unless_training(struct oom_trainer *t, struct oom_tensor *tensor) {
-    return t->evaluating ? oom_drop(t, tensor) : OOM_OK;
+enum oom_status oom_drop_unless_kept(struct oom_trainer *t, struct oom_tensor *tensor) {
+    return t->stages.keeping.saved ? OOM_OK : oom_drop(t, tensor);
+}
+
+enum oom_status oom_drop_input(struct oom_trainer *t, struct oom_tensor *tensor) {
+    return t->stages.keeping.input ? OOM_OK : oom_drop(t, tensor);
 }
 
 enum oom_status oom_keep_saved(struct oom_trainer *t, const struct oom_tensor *tensor) {
@@ -155,10 +159,10 @@ enum oom_status oom_norm_forward(struct oom_trainer *t, const struct oom_paramet
     return oom_run(t->session, OOM_OP_LAYERNORM_FORWARD, &args);
 }
 
-enum oom_status oom_norm_drop_unless_training(struct oom_trainer *t, struct oom_norm *norm) {
-    OOM_TRY(oom_drop_unless_training(t, &norm->out));
-    OOM_TRY(oom_drop_unless_training(t, &norm->mean));
-    return oom_drop_unless_training(t, &norm->rstd);
+enum oom_status oom_norm_drop_unless_kept(struct oom_trainer *t, struct oom_norm *norm) {
+    OOM_TRY(oom_drop_unless_kept(t, &norm->out));
+    OOM_TRY(oom_drop_unless_kept(t, &norm->mean));
+    return oom_drop_unless_kept(t, &norm->rstd);
 }
 
 enum oom_status oom_norm_backward(struct oom_trainer *t, struct oom_parameter *gamma,

@@ -16,9 +16,10 @@ enum oom_status oom_activation(struct oom_trainer *t, int64_t n, const char *sit
 enum oom_status oom_activation_of(struct oom_trainer *t, int64_t n, int layer, const char *what,
                                   struct oom_tensor *out);
 enum oom_status oom_drop(struct oom_trainer *t, struct oom_tensor *tensor);
-/* Called where forward has read it for the last time: in an evaluation, which has no backward, it
- * goes. */
-enum oom_status oom_drop_unless_training(struct oom_trainer *t, struct oom_tensor *tensor);
+/* Called where forward has read it for the last time: what backward would read goes unless it is
+ * kept (stages.h), and so does a stage's input. */
+enum oom_status oom_drop_unless_kept(struct oom_trainer *t, struct oom_tensor *tensor);
+enum oom_status oom_drop_input(struct oom_trainer *t, struct oom_tensor *tensor);
 
 /* Called where a saved activation has been read for the last time in forward: it is kept, for
  * backward reads it; and where backward is done with it. */
@@ -51,7 +52,7 @@ struct oom_norm {
 enum oom_status oom_norm_forward(struct oom_trainer *t, const struct oom_parameter *gamma,
                                  const struct oom_parameter *beta, int64_t n, int64_t channels,
                                  oom_devptr x, int layer, const char *what, struct oom_norm *out);
-enum oom_status oom_norm_drop_unless_training(struct oom_trainer *t, struct oom_norm *norm);
+enum oom_status oom_norm_drop_unless_kept(struct oom_trainer *t, struct oom_norm *norm);
 /* dx = residual + gradient through the norm; residual 0: none. Frees the norm's tensors. */
 enum oom_status oom_norm_backward(struct oom_trainer *t, struct oom_parameter *gamma,
                                   struct oom_parameter *beta, int64_t n, int64_t channels,

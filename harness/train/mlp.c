@@ -32,23 +32,18 @@ static void mlp_describe(const struct oom_model_spec *spec, int i, struct oom_pa
     out->deviation = bias || head ? OOM_SMALL_DEVIATION : 0.0;
 }
 
-struct saved_layer {
-    struct oom_tensor relu;    /* y before dropout: its sign is the branch */
-    struct oom_tensor dropped; /* none without dropout */
+struct saved {
+    struct oom_tensor relu; /* y before dropout, where there is one: its sign is the branch */
 };
 
-static size_t mlp_saved_bytes(const struct oom_model_spec *spec) {
-    return (size_t)spec->layers * sizeof(struct saved_layer);
+static bool drops(const struct oom_trainer *t) {
+    return t->options.spec.dropout > 0 && !t->evaluating;
 }
 
-/* What the next layer reads. */
-static oom_devptr output_of(const struct saved_layer *layer) {
-    return layer->dropped.data != 0 ? layer->dropped.data : layer->relu.data;
-}
-
-static oom_devptr input_of(const struct oom_trainer *t, int layer) {
-    const struct saved_layer *saved = t->saved;
-    return layer == 0 ? t->batch.inputs.data : output_of(&saved[layer - 1]);
+/* What ReLU made: the boundary itself where nothing is dropped out. */
+static struct oom_tensor *relu_of(const struct oom_trainer *t, const struct oom_stage *stage) {
+    struct saved *k = stage->kept;
+    return drops(t) ? &k->relu : stage->out;
 }
 
 /* The branches of this layer as a tensor of bytes, where they come from outside. */
@@ -71,92 +66,100 @@ static enum oom_status taken_branches(struct oom_trainer *t, int layer, struct o
     return status;
 }
 
-static enum oom_status layer_forward(struct oom_trainer *t, int layer, struct saved_layer *k) {
+static enum oom_status layer_forward(struct oom_trainer *t, const struct oom_stage *stage) {
     const struct oom_model_spec *spec = &t->options.spec;
+    int layer = stage->index;
     struct oom_parameter *p = t->parameters + 2 * layer;
+    struct oom_tensor *y = relu_of(t, stage), branch;
     int64_t n = t->batch.rows * spec->width, elements = t->batch.each * spec->width;
-    OOM_TRY(oom_activation_of(t, n, layer, "relu", &k->relu));
-    OOM_TRY(oom_linear_forward(t, &p[0], &p[1], t->batch.rows, input_of(t, layer), k->relu.data));
+    OOM_TRY(oom_activation_of(t, n, layer, "relu", y));
+    OOM_TRY(oom_linear_forward(t, &p[0], &p[1], t->batch.rows, stage->in->data, y->data));
     const struct oom_branches *branches = &t->branches;
     if (branches->see != NULL) {
         OOM_TRY(branches->see(branches->context, layer, t->first_sample, t->batch.samples, elements,
-                              k->relu.data));
+                              y->data));
     }
-    struct oom_tensor branch;
     OOM_TRY(taken_branches(t, layer, &branch));
-    struct oom_relu_forward_args relu = {t->session->dtype, n, k->relu.data, branch.data,
-                                         k->relu.data};
+    struct oom_relu_forward_args relu = {t->session->dtype, n, y->data, branch.data, y->data};
     OOM_TRY(oom_run(t->session, OOM_OP_RELU_FORWARD, &relu));
     OOM_TRY(oom_drop(t, &branch));
-    if (spec->dropout == 0 || t->evaluating) return OOM_OK;
-    OOM_TRY(oom_activation_of(t, n, layer, "dropout", &k->dropped));
-    return oom_dropout(t, (uint32_t)layer, elements, k->relu.data, k->dropped.data);
+    if (!drops(t)) return OOM_OK;
+    OOM_TRY(oom_activation_of(t, n, layer, "dropout", stage->out));
+    OOM_TRY(oom_dropout(t, (uint32_t)layer, elements, y->data, stage->out->data));
+    return oom_drop_unless_kept(t, y);
 }
 
-/* dy: gradient of the layer's output; becomes that of its input (none below the first layer). */
-static enum oom_status layer_backward(struct oom_trainer *t, int layer, struct saved_layer *k,
+static enum oom_status layer_backward(struct oom_trainer *t, const struct oom_stage *stage,
                                       struct oom_tensor *dy) {
     const struct oom_model_spec *spec = &t->options.spec;
+    int layer = stage->index;
     struct oom_parameter *p = t->parameters + 2 * layer;
+    struct oom_tensor *y = relu_of(t, stage), branch, dx = {0};
     int64_t n = t->batch.rows * spec->width;
     OOM_TRY(oom_dropout(t, (uint32_t)layer, t->batch.each * spec->width, dy->data, dy->data));
-    struct oom_tensor branch;
     OOM_TRY(taken_branches(t, layer, &branch));
-    struct oom_relu_backward_args relu = {t->session->dtype, n,        k->relu.data,
+    struct oom_relu_backward_args relu = {t->session->dtype, n,        y->data,
                                           branch.data,       dy->data, dy->data};
     OOM_TRY(oom_run(t->session, OOM_OP_RELU_BACKWARD, &relu));
     OOM_TRY(oom_drop(t, &branch));
-    OOM_TRY(oom_drop(t, &k->dropped));
-    OOM_TRY(oom_drop_saved(t, &k->relu));
-    struct oom_tensor dx = {0};
+    if (drops(t)) OOM_TRY(oom_drop(t, stage->out));
+    OOM_TRY(oom_drop_saved(t, y));
     if (layer > 0) {
         OOM_TRY(oom_activation_of(t, n, layer, "dx", &dx));
         OOM_TRY(oom_linear_backward_input(t, &p[0], t->batch.rows, dy->data, dx.data));
     }
-    OOM_TRY(
-        oom_linear_backward_weight(t, &p[0], &p[1], t->batch.rows, input_of(t, layer), dy->data));
+    OOM_TRY(oom_linear_backward_weight(t, &p[0], &p[1], t->batch.rows, stage->in->data, dy->data));
     OOM_TRY(oom_drop(t, dy));
     *dy = dx;
     return OOM_OK;
 }
 
-static enum oom_status mlp_forward(struct oom_trainer *t) {
-    const struct oom_model_spec *spec = &t->options.spec;
-    struct saved_layer *saved = t->saved;
-    int layers = (int)spec->layers;
-    for (int i = 0; i < layers; i++) {
-        struct oom_tensor *read = i == 0 ? &t->batch.inputs : &saved[i - 1].relu;
-        OOM_TRY(layer_forward(t, i, &saved[i]));
-        if (i > 0) OOM_TRY(oom_keep_saved(t, read));
-        OOM_TRY(oom_drop_unless_training(t, read));
-        OOM_TRY(oom_loop_after_layer(t));
-    }
-    struct oom_parameter *head = t->parameters + 2 * layers;
-    OOM_TRY(oom_activation(t, t->batch.rows * spec->vocab, "logits", &t->logits));
-    OOM_TRY(oom_linear_forward(t, &head[0], &head[1], t->batch.rows, input_of(t, layers),
-                               t->logits.data));
-    return oom_drop_unless_training(t, &saved[layers - 1].relu);
+static enum oom_status hidden_forward(struct oom_trainer *t, const struct oom_stage *stage) {
+    OOM_TRY(layer_forward(t, stage));
+    if (stage->index > 0) OOM_TRY(oom_keep_saved(t, stage->in));
+    OOM_TRY(oom_drop_input(t, stage->in));
+    return oom_loop_after_layer(t);
 }
 
-static enum oom_status mlp_backward(struct oom_trainer *t) {
+static enum oom_status head_forward(struct oom_trainer *t, const struct oom_stage *stage) {
     const struct oom_model_spec *spec = &t->options.spec;
-    struct saved_layer *saved = t->saved;
-    int layers = (int)spec->layers;
-    struct oom_parameter *head = t->parameters + 2 * layers;
-    struct oom_tensor dy;
-    OOM_TRY(oom_activation(t, t->batch.rows * spec->width, "dhead", &dy));
-    OOM_TRY(oom_linear_backward_input(t, &head[0], t->batch.rows, t->dlogits.data, dy.data));
-    OOM_TRY(oom_linear_backward_weight(t, &head[0], &head[1], t->batch.rows, input_of(t, layers),
+    struct oom_parameter *head = t->parameters + 2 * spec->layers;
+    OOM_TRY(oom_activation(t, t->batch.rows * spec->vocab, "logits", &t->logits));
+    OOM_TRY(
+        oom_linear_forward(t, &head[0], &head[1], t->batch.rows, stage->in->data, t->logits.data));
+    return oom_drop_input(t, stage->in);
+}
+
+static enum oom_status head_backward(struct oom_trainer *t, const struct oom_stage *stage,
+                                     struct oom_tensor *dy) {
+    const struct oom_model_spec *spec = &t->options.spec;
+    struct oom_parameter *head = t->parameters + 2 * spec->layers;
+    OOM_TRY(oom_activation(t, t->batch.rows * spec->width, "dhead", dy));
+    OOM_TRY(oom_linear_backward_input(t, &head[0], t->batch.rows, t->dlogits.data, dy->data));
+    OOM_TRY(oom_linear_backward_weight(t, &head[0], &head[1], t->batch.rows, stage->in->data,
                                        t->dlogits.data));
-    OOM_TRY(oom_drop(t, &t->dlogits));
-    for (int i = layers - 1; i >= 0; i--) OOM_TRY(layer_backward(t, i, &saved[i], &dy));
-    return OOM_OK;
+    return oom_drop(t, &t->dlogits);
+}
+
+static int mlp_stages(const struct oom_model_spec *spec) {
+    return (int)spec->layers + 1;
+}
+
+static enum oom_status mlp_forward(struct oom_trainer *t, const struct oom_stage *stage) {
+    return stage->out == NULL ? head_forward(t, stage) : hidden_forward(t, stage);
+}
+
+static enum oom_status mlp_backward(struct oom_trainer *t, const struct oom_stage *stage,
+                                    struct oom_tensor *gradient) {
+    return stage->out == NULL ? head_backward(t, stage, gradient)
+                              : layer_backward(t, stage, gradient);
 }
 
 const struct oom_model oom_model_mlp = {
     .count = mlp_count,
     .describe = mlp_describe,
-    .saved_bytes = mlp_saved_bytes,
+    .stages = mlp_stages,
+    .stage_bytes = sizeof(struct saved),
     .forward = mlp_forward,
     .backward = mlp_backward,
 };

@@ -27,6 +27,10 @@ static const struct oom_model *model_of(const struct oom_model_spec *spec) {
     return models[spec->kind];
 }
 
+const struct oom_model *oom_trainer_model(const struct oom_trainer *t) {
+    return model_of(&t->options.spec);
+}
+
 static uint64_t real_bytes(const struct oom_trainer *t) {
     return oom_dtype_bytes(t->session->dtype);
 }
@@ -118,9 +122,9 @@ enum oom_status oom_trainer_create(struct oom_session *session,
     t->scope.session = session;
     t->parameter_count = model->count(&options->spec);
     t->parameters = oom_host_calloc((size_t)t->parameter_count, sizeof *t->parameters);
-    t->saved = oom_host_calloc(1, model->saved_bytes(&options->spec));
-    enum oom_status status = OOM_OK;
-    if (t->parameters == NULL || t->saved == NULL) {
+    enum oom_status status =
+        oom_stages_create(&t->stages, model->stages(&options->spec), model->stage_bytes);
+    if (status == OOM_OK && t->parameters == NULL) {
         status = oom_fail(OOM_HOST_NOMEM, "the tables of %d parameters", t->parameter_count);
     }
     if (status == OOM_OK) status = create_parameters(t);
@@ -148,7 +152,7 @@ void oom_trainer_destroy(struct oom_trainer *t) {
     }
     oom_tensor_free(t->session, &t->loss);
     oom_host_free(t->parameters);
-    oom_host_free(t->saved);
+    oom_stages_free(&t->stages);
     oom_host_free(t);
 }
 
@@ -188,18 +192,17 @@ static enum oom_status loss_and_dlogits(struct oom_trainer *t) {
 
 enum oom_status oom_trainer_micro_batch(struct oom_trainer *t, const struct oom_window *window,
                                         int64_t begin, int64_t end, struct oom_weighing weighing) {
-    const struct oom_model *model = model_of(&t->options.spec);
     t->phase = OOM_PHASE_LOAD;
     t->first_sample = begin;
     OOM_TRY(oom_batch_free(&t->scope, &t->batch));
     OOM_TRY(oom_batch_load(&t->scope, window, begin, end, weighing, &t->batch));
     t->phase = OOM_PHASE_FORWARD;
-    OOM_TRY(model->forward(t));
+    OOM_TRY(oom_stages_forward(t));
     OOM_TRY(oom_loop_after_forward(t));
     t->phase = OOM_PHASE_LOSS;
     OOM_TRY(loss_and_dlogits(t));
     t->phase = OOM_PHASE_BACKWARD;
-    OOM_TRY(model->backward(t));
+    OOM_TRY(oom_stages_backward(t));
     return oom_loop_after_backward(t);
 }
 
@@ -222,7 +225,7 @@ static enum oom_status forward_and_loss(struct oom_trainer *t, const struct oom_
     t->first_sample = 0;
     OOM_TRY(oom_batch_load(&t->scope, window, 0, window->samples, weighing, &t->batch));
     t->phase = OOM_PHASE_FORWARD;
-    OOM_TRY(model_of(&t->options.spec)->forward(t));
+    OOM_TRY(oom_stages_forward(t));
     t->phase = OOM_PHASE_LOSS;
     return loss_and_dlogits(t);
 }
@@ -278,7 +281,7 @@ enum oom_status oom_trainer_end_step(struct oom_trainer *t) {
 void oom_trainer_forget(struct oom_trainer *t) {
     t->batch = (struct oom_batch){0};
     t->logits = t->dlogits = t->losses = (struct oom_tensor){0};
-    memset(t->saved, 0, model_of(&t->options.spec)->saved_bytes(&t->options.spec));
+    oom_stages_forget(&t->stages);
 }
 
 static void leak_one(struct oom_scope *scope) {

@@ -8,6 +8,7 @@
 #ifndef OOM_HARNESS_TRAIN_TRAINER_H
 #define OOM_HARNESS_TRAIN_TRAINER_H
 
+#include "harness/train/stages.h"
 #include "harness/train/data.h"
 #include "harness/train/model-spec.h"
 #include "harness/train/tensor.h"
@@ -91,7 +92,7 @@ struct oom_trainer {
     struct oom_scope scope;
     struct oom_batch batch; /* of the current micro-batch; the last one lives until the step ends */
     struct oom_tensor logits, dlogits, losses; /* of the current micro-batch */
-    void *saved;                               /* what the model keeps for backward */
+    struct oom_stages stages;                    /* what the model keeps for backward */
     struct oom_tensor loss;                    /* (1) dtype: the window's loss so far */
     int64_t optimizer_steps;                   /* taken: AdamW's t */
     uint32_t rng_step;                         /* the step that dropout is keyed by */
@@ -148,17 +149,32 @@ enum oom_status oom_parameter_gradient(struct oom_trainer *trainer,
 
 /* ---- what a model provides (gpt.c, mlp.c) ---- */
 
+/* A stage of the chain, as its model's code sees it. */
+struct oom_stage {
+    int index;
+    struct oom_tensor *in;  /* x(i); of stage 0 the batch's inputs */
+    struct oom_tensor *out; /* x(i+1); of the last stage NULL */
+    void *kept;             /* the model's struct of what this stage keeps */
+};
+
 struct oom_model {
     int (*count)(const struct oom_model_spec *spec);
     /* Names, shapes and initial values of parameter i. */
     void (*describe)(const struct oom_model_spec *spec, int i, struct oom_parameter *out);
-    size_t (*saved_bytes)(const struct oom_model_spec *spec);
-    /* Reads trainer->batch, leaves trainer->logits and what backward needs in trainer->saved. */
-    enum oom_status (*forward)(struct oom_trainer *trainer);
-    /* Reads trainer->dlogits and frees it; adds to the gradients; frees what forward saved. */
-    enum oom_status (*backward)(struct oom_trainer *trainer);
+    int (*stages)(const struct oom_model_spec *spec);
+    size_t stage_bytes; /* of the struct that a stage keeps */
+    /* Makes stage->out from stage->in; the last stage makes trainer->logits. What is not to be kept
+     * (trainer->stages.keeping) is freed where it has been read for the last time. */
+    enum oom_status (*forward)(struct oom_trainer *trainer, const struct oom_stage *stage);
+    /* gradient: that of stage->out (the last stage reads trainer->dlogits instead, and frees it)
+     * becomes that of stage->in (stage 0: none). Adds to the parameters' gradients, frees what the
+     * stage kept. */
+    enum oom_status (*backward)(struct oom_trainer *trainer, const struct oom_stage *stage,
+                                struct oom_tensor *gradient);
 };
 
 extern const struct oom_model oom_model_mlp, oom_model_gpt;
+
+const struct oom_model *oom_trainer_model(const struct oom_trainer *trainer);
 
 #endif
