@@ -267,8 +267,10 @@ static enum oom_status container_read(struct reader *reader, struct oom_json *no
     reader->depth--;
     const struct oom_json *duplicate = object ? duplicate_find(node) : NULL;
     if (duplicate == NULL) return OOM_OK;
+    char key[128];
     return oom_fail(OOM_USAGE, "%.80s: byte %zu: the key \"%.60s\" stands twice in this object",
-                    reader->source, reader->at, duplicate->key);
+                    reader->source, reader->at,
+                    oom_text_show(duplicate->key, strlen(duplicate->key), key, sizeof key));
 }
 
 static enum oom_status value_read(struct reader *reader, struct oom_json *node) {

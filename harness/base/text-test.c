@@ -45,6 +45,28 @@ static void fit(void) {
               "\xe2\x86\x92");
 }
 
+static void show(void) {
+    static const struct {
+        const char *text, *shown;
+    } rows[] = {
+        {"as it is, \xe2\x86\x92 and \xc2\xa0", "as it is, \xe2\x86\x92 and \xc2\xa0"},
+        {"\033[31mred\n\t", "\\x1b[31mred\\x0a\\x09"},
+        {"\x7f\xc2\x80\xc2\x9f", "\\x7f\\xc2\\x80\\xc2\\x9f"}, /* DEL, C1 */
+        {"a\xff\xe2\x86", "a\\xff\\xe2\\x86"},                 /* not UTF-8, cut */
+        {"\\x41", "\\x41"},
+        {"", ""},
+    };
+    char out[64], zero[16], small[6] = "?????";
+    TEST("text: what a terminal would obey is shown escaped");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        CHECK_STR(oom_text_show(rows[i].text, strlen(rows[i].text), out, sizeof out),
+                  rows[i].shown);
+    }
+    CHECK_STR(oom_text_show("a\0b", 3, zero, sizeof zero), "a\\x00b");
+    CHECK_STR(oom_text_show("ab\033", 3, small, sizeof small), "ab"); /* whole or not at all */
+    CHECK_STR(oom_text_show("abcdef", 3, out, sizeof out), "abc");
+}
+
 static char *wrapped(const char *text, int at, int indent, int columns) {
     static char out[400];
     FILE *file = fmemopen(out, sizeof out, "w");
@@ -58,6 +80,7 @@ static void wrap(void) {
     TEST("text: wrapped at words");
     CHECK_STR(wrapped("aa bb cc", 0, 2, 5), "aa bb\n  cc\n");
     CHECK_STR(wrapped("aa bb cc", 3, 0, 5), "aa\nbb cc\n");
+    CHECK_STR(wrapped("a\033[m b\nb", 0, 0, 8), "a\\x1b[m\nb\\x0ab\n");
     CHECK_STR(wrapped("", 0, 2, 5), "\n");
     CHECK_STR(wrapped("  toolongword x ", 0, 2, 5), "toolongword\n  x\n");
     CHECK_STR(wrapped("\xe2\x86\x92\xe2\x86\x92 bb", 0, 0, 5), "\xe2\x86\x92\xe2\x86\x92 bb\n");
@@ -106,6 +129,7 @@ static void environment(void) {
 void text_test(void) {
     utf8();
     fit();
+    show();
     wrap();
     environment();
 }

@@ -35,6 +35,48 @@ int oom_utf8_put(char *out, int code) {
     return more + 1;
 }
 
+/* What a terminal would obey, or not know: C0, DEL, C1, bytes that are not UTF-8. */
+static bool is_unsafe(const char *text, int length) {
+    const unsigned char *at = (const unsigned char *)text;
+    return length == 0 || at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && at[1] < 0xa0);
+}
+
+enum { SHOWN_MAX = 8 }; /* of one character: two bytes as \xHH */
+
+/* The next character of text into out, as it may be shown, with its end; *taken: bytes of text. */
+static int show_one(const char *text, size_t bytes, char *out, size_t *taken) {
+    static const char digits[] = "0123456789abcdef";
+    int length = oom_utf8_length(text, bytes), n = 0;
+    *taken = length > 0 ? (size_t)length : 1;
+    if (!is_unsafe(text, length)) {
+        memcpy(out, text, *taken);
+        n = length;
+    } else {
+        for (size_t i = 0; i < *taken; i++) {
+            unsigned char c = (unsigned char)text[i];
+            out[n++] = '\\';
+            out[n++] = 'x';
+            out[n++] = digits[c >> 4];
+            out[n++] = digits[c & 15];
+        }
+    }
+    out[n] = 0;
+    return n;
+}
+
+char *oom_text_show(const char *text, size_t bytes, char *out, size_t n) {
+    char one[SHOWN_MAX + 1];
+    size_t to = 0, taken;
+    for (size_t from = 0; from < bytes; from += taken) {
+        int length = show_one(text + from, bytes - from, one, &taken);
+        if (to + (size_t)length >= n) break;
+        memcpy(out + to, one, (size_t)length);
+        to += (size_t)length;
+    }
+    if (n > 0) out[to] = 0;
+    return out;
+}
+
 /* One character: its bytes and its columns (0 for the combining marks U+0300..U+036F). */
 static int character(const char *text, size_t n, int *columns) {
     int length = oom_utf8_length(text, n);
@@ -98,14 +140,26 @@ char *oom_text_fit(const char *text, int columns, bool ascii, char *out, size_t 
     return out;
 }
 
+/* One word; its columns where out is NULL. */
+static int put_word(FILE *out, const char *word, size_t bytes) {
+    char one[SHOWN_MAX + 1];
+    size_t taken;
+    int columns = 0;
+    for (size_t from = 0; from < bytes; from += taken) {
+        int length = show_one(word + from, bytes - from, one, &taken);
+        columns += oom_text_columns(one);
+        if (out != NULL) fwrite(one, 1, (size_t)length, out);
+    }
+    return columns;
+}
+
 void oom_text_wrap(FILE *out, const char *text, int at, int indent, int columns) {
     bool first = true;
     while (*text != 0) {
         text += strspn(text, " ");
         size_t bytes = strcspn(text, " ");
         if (bytes == 0) break;
-        int used;
-        prefix_bytes(text, bytes, 1 << 30, &used);
+        int used = put_word(NULL, text, bytes);
         if (!first && at + 1 + used > columns) {
             fprintf(out, "\n%*s", indent, "");
             at = indent;
@@ -113,8 +167,7 @@ void oom_text_wrap(FILE *out, const char *text, int at, int indent, int columns)
             fputc(' ', out);
             at++;
         }
-        fwrite(text, 1, bytes, out);
-        at += used;
+        at += put_word(out, text, bytes);
         text += bytes;
         first = false;
     }

@@ -17,15 +17,20 @@ int oom_utf8_length(const char *text, size_t n);
 /* The sequence of a code point below 0x110000 into out, which has room for 4 bytes; its length. */
 int oom_utf8_put(char *out, int code);
 
+/* The first `bytes` of the text, which nobody vouches for (it stood in a file, or was given), as a
+ * terminal may have it: control characters (C0, DEL, C1) and bytes that are not UTF-8 become \xHH,
+ * each byte of them. What does not fit into n bytes is left out. Returns out. */
+char *oom_text_show(const char *text, size_t bytes, char *out, size_t n);
+
 int oom_text_columns(const char *text);
 
 /* At most `columns` columns of the text into out (n bytes): cut text ends with "…", or "..." where
  * ascii. Control characters become '?'. Returns out. */
 char *oom_text_fit(const char *text, int columns, bool ascii, char *out, size_t n);
 
-/* Prints words of text, broken at spaces so that no line passes `columns`, each line after the
- * first begun with `indent` spaces; `at` is the column where the first line starts. Ends with a
- * newline. */
+/* Prints words of text, as oom_text_show would have them, broken at spaces so that no line passes
+ * `columns`, each line after the first begun with `indent` spaces; `at` is the column where the
+ * first line starts. Ends with a newline. */
 void oom_text_wrap(FILE *out, const char *text, int at, int indent, int columns);
 
 /* Of a terminal, by TIOCGWINSZ, else COLUMNS, else 80; between 40 and 500. */

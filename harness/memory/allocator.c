@@ -6,8 +6,6 @@
 
 #include "kernels/hostmem.h"
 
-static const uint64_t EXA = (uint64_t)1 << 60;
-
 const char *oom_tag_name(enum oom_tag tag) {
     static const char *const names[] = {
 #define X(id, name) name,
@@ -336,14 +334,14 @@ enum oom_status oom_allocator_alloc(struct oom_allocator *a, uint64_t bytes,
     }
     OOM_TRY(prepare(a, stream, site, &request));
     request.refused = a->fail_call == 1;
-    if (bytes >= EXA) { /* before anything else, and not counted as an OOM, as in PyTorch */
+    if (bytes >= OOM_EXABYTE) { /* before anything else, and not counted as an OOM, as in PyTorch */
         count_call(a);
         request.size = request.segment_bytes = bytes;
         request.pool = &a->current->pools[OOM_POOL_LARGE];
         return oom_report_fill(a, &request);
     }
     if (a->waiting > 0) OOM_TRY(oom_pending_poll(a));
-    oom_request_plan(a, &request);
+    oom_request_plan(a, a->current, &request);
     OOM_TRY(find_block(a, &request, &block));
     hand_out(a, block, &request);
     enum oom_status status = oom_guard_write(a, block);

@@ -9,6 +9,8 @@
  * does, between waiting and releasing. */
 #include "harness/memory/internal.h"
 
+#include <math.h>
+
 /* ---- sizes and pools ---- */
 
 static uint64_t round_up(uint64_t n, uint64_t to) {
@@ -45,13 +47,13 @@ static uint64_t direct_size(uint64_t n) {
     return round_up(n, n < OOM_SMALL_MAX ? OOM_GRANULE : OOM_PAGE);
 }
 
-void oom_request_plan(struct oom_allocator *a, struct oom_request *request) {
+void oom_request_plan(const struct oom_allocator *a, const struct oom_pool_group *group,
+                      struct oom_request *request) {
     uint64_t n = request->bytes + 2 * a->settings.guard_bytes;
     bool direct = oom_is_direct(a);
     request->size = direct ? direct_size(n) : block_size(&a->settings, n);
     request->segment_bytes = direct ? request->size : segment_size(&a->settings, request->size);
-    request->pool =
-        &a->current->pools[request->size <= OOM_SMALL_MAX ? OOM_POOL_SMALL : OOM_POOL_LARGE];
+    request->pool = &group->pools[request->size <= OOM_SMALL_MAX ? OOM_POOL_SMALL : OOM_POOL_LARGE];
 }
 
 /* ---- the free set ---- */
@@ -100,14 +102,21 @@ static bool oversize(const struct oom_allocator *a, const struct oom_block *bloc
     return block->bytes >= size + a->settings.max_non_split_rounding;
 }
 
-struct oom_block *oom_chain_search(struct oom_allocator *a, const struct oom_request *request) {
-    struct oom_pool *pool = request->pool;
-    if (collects_garbage(a)) pool->searches++;
+static struct oom_block *find_fit(const struct oom_allocator *a,
+                                  const struct oom_request *request) {
+    const struct oom_pool *pool = request->pool;
     if (request->refused || oom_is_direct(a)) return NULL;
     struct oom_block *block = oom_free_set_find(&pool->free, request->stream, request->size);
     if (block != NULL && block->expandable) block = pick_expandable(a, pool, block);
-    if (block == NULL || oversize(a, block, request->size)) return NULL;
-    oom_free_set_remove(&pool->free, block);
+    return block == NULL || oversize(a, block, request->size) ? NULL : block;
+}
+
+struct oom_block *oom_chain_search(struct oom_allocator *a, const struct oom_request *request) {
+    if (collects_garbage(a)) request->pool->searches++;
+    bool skip = a->skip_search;
+    a->skip_search = false;
+    struct oom_block *block = skip ? NULL : find_fit(a, request);
+    if (block != NULL) oom_free_set_remove(&request->pool->free, block);
     return block;
 }
 
@@ -150,109 +159,168 @@ static enum oom_status release(struct oom_allocator *a, struct oom_block *block,
     return status;
 }
 
-static uint64_t age_of(const struct oom_pool *pool, const struct oom_block *block) {
-    return pool->searches - block->age_base;
+/* Steps C and F pick whole free segments, and a release picks all of them: to be given back now, or
+ * only to be named (oom_allocator_foresee), while they stay where they are. */
+struct taker {
+    enum oom_status (*take)(struct taker *taker, struct oom_block *block);
+    struct oom_allocator *a;
+    uint64_t bytes; /* of what was taken; for G, of pages, too */
+    enum oom_foreseen_step step;
+    void (*visit)(uint64_t address, enum oom_foreseen_step step, void *context);
+    void *context;
+};
+
+static enum oom_status take_now(struct taker *taker, struct oom_block *block) {
+    return release(taker->a, block, &taker->bytes);
 }
 
-/* One pass of step C: every whole free segment at least as old as the average. */
-static enum oom_status collect_older(struct oom_allocator *a, struct oom_pool *pool, double age,
-                                     uint64_t *released) {
+static enum oom_status take_never(struct taker *taker, struct oom_block *block) {
+    taker->bytes += block->bytes;
+    taker->visit(block->address, taker->step, taker->context);
+    return OOM_OK;
+}
+
+/* Step C looks at the default large pool only. What it has taken already is what is at least as old
+ * as the last pass asked for: ages asked for only fall, as what is above the average goes. */
+struct collection {
+    struct oom_pool *pool;
+    uint64_t searches; /* of that pool, this request's included */
+    double gone;       /* age of what was taken */
+};
+
+static bool collectable(const struct oom_block *block) {
+    return !oom_block_is_split(block) && !block->expandable;
+}
+
+static double age_of(const struct collection *c, const struct oom_block *block) {
+    return (double)(c->searches - block->age_base);
+}
+
+static bool is_gone(const struct collection *c, const struct oom_block *block) {
+    return block->owner == c->pool && collectable(block) && age_of(c, block) >= c->gone;
+}
+
+/* One pass: every whole free segment at least as old as the average. */
+static enum oom_status collect_older(struct collection *c, double age, struct taker *taker) {
     struct oom_block *next;
-    for (struct oom_block *b = oom_free_set_first(&pool->free); b != NULL; b = next) {
-        next = oom_free_set_next(&pool->free, b);
-        if (oom_block_is_split(b) || b->expandable) continue;
-        if ((double)age_of(pool, b) >= age) OOM_TRY(release(a, b, released));
+    for (struct oom_block *b = oom_free_set_first(&c->pool->free); b != NULL; b = next) {
+        next = oom_free_set_next(&c->pool->free, b);
+        if (!collectable(b) || is_gone(c, b)) continue;
+        if (age_of(c, b) >= age) OOM_TRY(taker->take(taker, b));
     }
+    c->gone = age;
     return OOM_OK;
 }
 
 /* Average age of whole free segments, expandable ones included though they will not be freed;
  * false: there are none. */
-static bool average_age(const struct oom_pool *pool, double *out) {
+static bool average_age(const struct collection *c, double *out) {
     double total = 0, count = 0;
-    for (struct oom_block *b = oom_free_set_first(&pool->free); b != NULL;
-         b = oom_free_set_next(&pool->free, b)) {
-        if (oom_block_is_split(b)) continue;
-        total += (double)age_of(pool, b);
+    for (struct oom_block *b = oom_free_set_first(&c->pool->free); b != NULL;
+         b = oom_free_set_next(&c->pool->free, b)) {
+        if (oom_block_is_split(b) || is_gone(c, b)) continue;
+        total += age_of(c, b);
         count++;
     }
     if (count > 0) *out = total / count;
     return count > 0;
 }
 
-/* Step C. The default large pool only; a pass is never cut short by reaching the target. */
-static enum oom_status collect_garbage(struct oom_allocator *a, struct oom_request *request) {
-    struct oom_pool *pool = &a->pools[OOM_POOL_LARGE];
-    uint64_t reclaimed = 0, before;
+/* Step C. A pass is never cut short by reaching the target. */
+static enum oom_status collect_garbage(const struct oom_allocator *a, struct collection *c,
+                                       struct taker *taker) {
+    uint64_t before;
     double age = 0;
+    taker->step = OOM_FORESEEN_GARBAGE;
     if (a->reserved <= a->gc_allowed) return OOM_OK;
     uint64_t target = a->reserved - a->gc_allowed;
     do {
-        if (!average_age(pool, &age)) break;
-        before = reclaimed;
-        OOM_TRY(collect_older(a, pool, age, &reclaimed));
-    } while (reclaimed < target && reclaimed > before);
-    request->released += reclaimed;
+        if (!average_age(c, &age)) break;
+        before = taker->bytes;
+        OOM_TRY(collect_older(c, age, taker));
+    } while (taker->bytes < target && taker->bytes > before);
     return OOM_OK;
+}
+
+/* The nearest block of the stream, this one included, that step C has left; side 1: upward. */
+static struct oom_block *left_by(const struct collection *c, const struct oom_free_set *set,
+                                 struct oom_block *block, uint16_t stream, int side) {
+    while (block != NULL && block->stream == stream && is_gone(c, block)) {
+        block = side ? oom_free_set_next(set, block) : oom_free_set_prev(set, block);
+    }
+    return block != NULL && block->stream == stream ? block : NULL;
 }
 
 /* Step F: oversize cached blocks of this pool and stream, the first that fits or, from the largest
  * down, as many as are needed; never expandable ones. *enough: worth asking the device again. */
-static enum oom_status release_oversize(struct oom_allocator *a, struct oom_request *request,
+static enum oom_status release_oversize(const struct oom_allocator *a,
+                                        const struct oom_request *request,
+                                        const struct collection *c, struct taker *taker,
                                         bool *enough) {
-    uint64_t max_split = a->settings.max_split_size, released = 0;
-    struct oom_free_set *set = &request->pool->free;
+    uint64_t max_split = a->settings.max_split_size, before = taker->bytes;
+    const struct oom_free_set *set = &request->pool->free;
+    uint16_t stream = request->stream;
     *enough = false;
     if (max_split == OOM_NO_LIMIT) return OOM_OK;
     uint64_t key = request->size > max_split ? request->size : max_split;
-    struct oom_block *block = oom_free_set_find(set, request->stream, key);
+    struct oom_block *block = left_by(c, set, oom_free_set_find(set, stream, key), stream, 1);
+    taker->step = OOM_FORESEEN_OVERSIZE;
     if (block != NULL && !block->expandable) {
-        OOM_TRY(release(a, block, &released));
+        OOM_TRY(taker->take(taker, block));
     } else {
-        block =
-            block != NULL ? oom_free_set_prev(set, block) : oom_free_set_last(set, request->stream);
-        while (block != NULL && released < key && block->stream == request->stream &&
-               block->bytes >= max_split) {
-            struct oom_block *prev = oom_free_set_prev(set, block);
-            if (!block->expandable) OOM_TRY(release(a, block, &released));
+        taker->step = OOM_FORESEEN_LARGEST;
+        block = block != NULL ? oom_free_set_prev(set, block) : oom_free_set_last(set, stream);
+        block = left_by(c, set, block, stream, 0);
+        while (block != NULL && taker->bytes - before < key && block->bytes >= max_split) {
+            struct oom_block *prev = left_by(c, set, oom_free_set_prev(set, block), stream, 0);
+            if (!block->expandable) OOM_TRY(taker->take(taker, block));
             block = prev;
         }
     }
-    request->released += released;
-    *enough = released >= key;
+    *enough = taker->bytes - before >= key;
     return OOM_OK;
 }
 
-/* Whole segments first, then pages. What is cut off while pages go holds no whole page, so it does
- * not matter whether the walk meets it. */
-static enum oom_status release_pool(struct oom_allocator *a, struct oom_pool *pool,
-                                    uint64_t *released) {
+static enum oom_status take_pages(struct taker *taker, struct oom_pool *pool) {
+    struct oom_block *next;
+    for (struct oom_block *b = oom_free_set_first(&pool->free); b != NULL; b = next) {
+        next = oom_free_set_next(&pool->free, b);
+        if (b->expandable) OOM_TRY(oom_expandable_release(taker->a, b, &taker->bytes));
+    }
+    return OOM_OK;
+}
+
+/* Whole segments first, then pages, which are never only named. What is cut off while pages go
+ * holds no whole page, so it does not matter whether the walk meets it. */
+static enum oom_status release_pool(struct taker *taker, struct oom_pool *pool) {
     struct oom_block *next;
     uint64_t expandable = 0;
     for (struct oom_block *b = oom_free_set_first(&pool->free); b != NULL; b = next) {
         next = oom_free_set_next(&pool->free, b);
         expandable += b->expandable;
-        if (!b->expandable && !oom_block_is_split(b)) OOM_TRY(release(a, b, released));
+        if (collectable(b)) OOM_TRY(taker->take(taker, b));
     }
-    if (expandable == 0) return OOM_OK;
-    for (struct oom_block *b = oom_free_set_first(&pool->free); b != NULL; b = next) {
-        next = oom_free_set_next(&pool->free, b);
-        if (b->expandable) OOM_TRY(oom_expandable_release(a, b, released));
+    return expandable > 0 && taker->take == take_now ? take_pages(taker, pool) : OOM_OK;
+}
+
+/* Large before small; of private pools, which must be retired, small before large. */
+static enum oom_status release_pools(struct taker *taker, const struct oom_pool_group *defaults) {
+    OOM_TRY(release_pool(taker, &defaults->pools[OOM_POOL_LARGE]));
+    OOM_TRY(release_pool(taker, &defaults->pools[OOM_POOL_SMALL]));
+    for (struct oom_pool_group *group = defaults->next; group != NULL; group = group->next) {
+        if (!group->retired) continue;
+        OOM_TRY(release_pool(taker, &group->pools[OOM_POOL_SMALL]));
+        OOM_TRY(release_pool(taker, &group->pools[OOM_POOL_LARGE]));
     }
     return OOM_OK;
 }
 
-/* Large before small; of private pools, which must be retired, small before large. */
 static enum oom_status release_all(struct oom_allocator *a, uint64_t *released) {
-    OOM_TRY(release_pool(a, &a->pools[OOM_POOL_LARGE], released));
-    OOM_TRY(release_pool(a, &a->pools[OOM_POOL_SMALL], released));
-    for (struct oom_pool_group *group = a->group.next; group != NULL; group = group->next) {
-        if (!group->retired) continue;
-        OOM_TRY(release_pool(a, &group->pools[OOM_POOL_SMALL], released));
-        OOM_TRY(release_pool(a, &group->pools[OOM_POOL_LARGE], released));
-    }
-    oom_pools_sweep(a);
-    return OOM_OK;
+    struct taker taker = {.take = take_now, .a = a};
+    enum oom_status status = release_pools(&taker, &a->group);
+    *released += taker.bytes;
+    if (status == OOM_OK) oom_pools_sweep(a);
+    return status;
 }
 
 static enum oom_status synchronise(struct oom_allocator *a) {
@@ -339,19 +407,55 @@ static enum oom_status step_g(struct oom_allocator *a, struct oom_request *reque
     return attempt(a, request, out);
 }
 
-enum oom_status oom_chain_obtain(struct oom_allocator *a, struct oom_request *request,
-                                 struct oom_block **out) {
+/* Steps C, D and F. *enough: F gave back so much that the device was worth asking again. */
+static enum oom_status steps_before_g(struct oom_allocator *a, struct oom_request *request,
+                                      struct taker *taker, struct oom_block **out) {
+    struct oom_pool *large = &a->pools[OOM_POOL_LARGE];
+    struct collection c = {.pool = large, .searches = large->searches, .gone = INFINITY};
     bool enough;
-    if (oom_is_direct(a)) return attempt(a, request, out);
-
-    OOM_TRY(collect_garbage(a, request)); /* C */
+    OOM_TRY(collect_garbage(a, &c, taker)); /* C */
 
     enum oom_status status = attempt(a, request, out); /* D */
     if (status != OOM_NOMEM || request->rejected) return status;
 
-    OOM_TRY(release_oversize(a, request, &enough)); /* F */
-    if (enough) status = attempt(a, request, out);
-    if (status != OOM_NOMEM || request->rejected) return status;
+    OOM_TRY(release_oversize(a, request, &c, taker, &enough)); /* F */
+    return enough ? attempt(a, request, out) : OOM_NOMEM;
+}
 
+enum oom_status oom_chain_obtain(struct oom_allocator *a, struct oom_request *request,
+                                 struct oom_block **out) {
+    struct taker taker = {.take = take_now, .a = a};
+    if (oom_is_direct(a)) return attempt(a, request, out);
+    enum oom_status status = steps_before_g(a, request, &taker, out);
+    request->released += taker.bytes;
+    if (status != OOM_NOMEM || request->rejected) return status;
     return step_g(a, request, out);
+}
+
+/* ---- foreseeing ---- */
+
+bool oom_chain_fits(const struct oom_allocator *a, const struct oom_request *request) {
+    return find_fit(a, request) != NULL;
+}
+
+void oom_chain_foresee(const struct oom_allocator *a, const struct oom_request *request,
+                       void (*visit)(uint64_t address, enum oom_foreseen_step step, void *context),
+                       void *context) {
+    struct oom_pool *large = &a->group.pools[OOM_POOL_LARGE];
+    struct collection c = {.pool = large, .searches = large->searches, .gone = INFINITY};
+    struct taker taker = {.take = take_never, .visit = visit, .context = context};
+    bool enough;
+    if (oom_is_direct(a)) return;
+    if (collects_garbage(a)) c.searches += request->pool == large; /* by step A */
+    (void)collect_garbage(a, &c, &taker); /* only naming, they cannot fail */
+    (void)release_oversize(a, request, &c, &taker, &enough);
+}
+
+void oom_chain_foresee_release(const struct oom_allocator *a,
+                               void (*visit)(uint64_t address, enum oom_foreseen_step step,
+                                             void *context),
+                               void *context) {
+    struct taker taker = {
+        .take = take_never, .visit = visit, .context = context, .step = OOM_FORESEEN_RELEASE};
+    (void)release_pools(&taker, &a->group);
 }

@@ -1,4 +1,4 @@
-/* drive.c: the state that a replay begins with, built from a description. */
+/* drive.c: the state that a replay begins with, built from a description; and what it may ask. */
 #include "harness/memory/drive.h"
 
 #include "harness/memory/internal.h"
@@ -15,6 +15,68 @@ enum oom_status oom_allocator_stream_add(struct oom_allocator *a, struct oom_str
     }
     uint16_t number;
     return oom_stream_number(a, stream, &number);
+}
+
+/* ---- what a replay may ask ---- */
+
+/* False: no such pool or stream was ever used, so nothing is cached there. */
+static bool plan(const struct oom_allocator *a, struct oom_pool_id pool, uint64_t stream,
+                 uint64_t bytes, struct oom_request *out) {
+    const struct oom_pool_group *group = oom_pool_group_look(a, pool);
+    *out = (struct oom_request){.bytes = bytes, .stream = (uint16_t)stream};
+    if (group == NULL || stream >= a->stream_count) return false;
+    if (bytes == 0 || bytes >= OOM_EXABYTE) return false;
+    oom_request_plan(a, group, out);
+    return true;
+}
+
+bool oom_allocator_fits(const struct oom_allocator *a, struct oom_pool_id pool, uint64_t stream,
+                        uint64_t bytes) {
+    struct oom_request request;
+    return plan(a, pool, stream, bytes, &request) && oom_chain_fits(a, &request);
+}
+
+void oom_allocator_foresee(
+    const struct oom_allocator *a, struct oom_pool_id pool, uint64_t stream, uint64_t bytes,
+    void (*visit)(uint64_t address, enum oom_foreseen_step step, void *context), void *context) {
+    struct oom_request request;
+    if (plan(a, pool, stream, bytes, &request)) oom_chain_foresee(a, &request, visit, context);
+}
+
+void oom_allocator_foresee_release(const struct oom_allocator *a,
+                                   void (*visit)(uint64_t address, enum oom_foreseen_step step,
+                                                 void *context),
+                                   void *context) {
+    oom_chain_foresee_release(a, visit, context);
+}
+
+void oom_allocator_skip_search(struct oom_allocator *a) {
+    a->skip_search = true;
+}
+
+bool oom_allocator_block_place(const struct oom_allocator *a, uint64_t address,
+                               struct oom_place *out) {
+    address -= a->settings.guard_bytes;
+    const struct oom_block *block = oom_live_table_find(&a->live, address);
+    if (block == NULL && a->held_table.buckets != NULL) {
+        block = oom_live_table_find(&a->held_table, address);
+    }
+    if (block != NULL) *out = (struct oom_place){block->stream, block->owner->group->id};
+    return block != NULL;
+}
+
+bool oom_allocator_segment_place(const struct oom_allocator *a, uint64_t address,
+                                 struct oom_place *out) {
+    const struct oom_tree_node *at = a->segments.root;
+    while (at != NULL) {
+        const struct oom_segment *segment = (const struct oom_segment *)at;
+        if (address >= segment->address && address - segment->address < segment->bytes) {
+            *out = (struct oom_place){segment->stream, segment->owner->group->id};
+            return true;
+        }
+        at = at->child[address > segment->address];
+    }
+    return false;
 }
 
 /* ---- what a start must be ---- */

@@ -21,6 +21,48 @@ enum oom_status oom_allocator_stream_add(struct oom_allocator *allocator,
 enum oom_status oom_allocator_free_held(struct oom_allocator *allocator, oom_devptr ptr);
 enum oom_status oom_allocator_complete(struct oom_allocator *allocator, oom_devptr ptr);
 
+/* What a request of `bytes` would do now in a pool, on the stream of that number: a recording shows
+ * what was given back, and this tells who did it. Nothing changes. */
+
+/* Does the cache hold what it would take? */
+bool oom_allocator_fits(const struct oom_allocator *allocator, struct oom_pool_id pool,
+                        uint64_t stream, uint64_t bytes);
+
+/* Else it gives back whole segments, in two steps with an attempt at the device after each, before
+ * it gives back the whole cache. */
+enum oom_foreseen_step {
+    OOM_FORESEEN_GARBAGE,
+    OOM_FORESEEN_OVERSIZE, /* the one that is large enough */
+    OOM_FORESEEN_LARGEST,  /* none is: from the largest, of equal ones the youngest, down */
+    OOM_FORESEEN_RELEASE,  /* only of the function below */
+};
+
+void oom_allocator_foresee(
+    const struct oom_allocator *allocator, struct oom_pool_id pool, uint64_t stream, uint64_t bytes,
+    void (*visit)(uint64_t address, enum oom_foreseen_step step, void *context), void *context);
+/* The whole segments that a release would give back, if nothing is pending. */
+void oom_allocator_foresee_release(const struct oom_allocator *allocator,
+                                   void (*visit)(uint64_t address, enum oom_foreseen_step step,
+                                                 void *context),
+                                   void *context);
+
+/* The next alloc does not look into the cache: it did before, and found nothing, and what it gave
+ * back since was given back by other calls. */
+void oom_allocator_skip_search(struct oom_allocator *allocator);
+
+/* Whose a block or a segment is. */
+struct oom_place {
+    uint64_t stream; /* number */
+    struct oom_pool_id pool;
+};
+
+/* Of the block, live or pending, that begins at the address. False: there is none. */
+bool oom_allocator_block_place(const struct oom_allocator *allocator, uint64_t address,
+                               struct oom_place *out);
+/* Of the segment that holds the address. */
+bool oom_allocator_segment_place(const struct oom_allocator *allocator, uint64_t address,
+                                 struct oom_place *out);
+
 /* A state to begin with: segments in the order of their age, each with its blocks in order of
  * address without gaps (an expandable segment: its mapped runs and the unmapped ranges between
  * them). The memory is taken as held already: the device is not asked, and

@@ -12,11 +12,13 @@
 
 #include "harness/memory/allocator.h"
 #include "harness/memory/block.h"
+#include "harness/memory/drive.h"
 #include "harness/memory/free-set.h"
 #include "harness/memory/site.h"
 #include "harness/memory/trace.h"
 
 #define OOM_NO_LIMIT UINT64_MAX
+#define OOM_EXABYTE (UINT64_C(1) << 60) /* requests of so much are refused before anything else */
 
 enum {
     OOM_MIN_BLOCK = 512,
@@ -117,6 +119,7 @@ struct oom_allocator {
     struct oom_trace_clock clock;
 
     uint64_t fail_device, fail_call; /* countdowns; 0: off */
+    bool skip_search;                /* by the next call of alloc */
     struct {
         oom_devptr last, given, meant;
     } twice; /* the twin's: the last large block; of two at one address, and the later's own */
@@ -158,8 +161,9 @@ enum oom_status oom_block_complete(struct oom_allocator *a, struct oom_block *bl
 
 /* ---- chain.c ---- */
 
-/* Fills in size, segment_bytes and pool from bytes. */
-void oom_request_plan(struct oom_allocator *a, struct oom_request *request);
+/* Fills in size, segment_bytes and pool, one of the group's, from bytes. */
+void oom_request_plan(const struct oom_allocator *a, const struct oom_pool_group *group,
+                      struct oom_request *request);
 /* Step A; NULL: nothing in the cache fits. A block found is taken out of the free set. */
 struct oom_block *oom_chain_search(struct oom_allocator *a, const struct oom_request *request);
 /* As if that search had not been. */
@@ -179,6 +183,15 @@ void oom_chain_make_free(struct oom_block *block);
 /* Step G, and release_cached: every whole free segment and page back to the device. Prepared
  * before. */
 enum oom_status oom_chain_release_cached(struct oom_allocator *a, uint64_t *released);
+/* For drive.h: what A, C with F, and a release would do; nothing changes. */
+bool oom_chain_fits(const struct oom_allocator *a, const struct oom_request *request);
+void oom_chain_foresee(const struct oom_allocator *a, const struct oom_request *request,
+                       void (*visit)(uint64_t address, enum oom_foreseen_step step, void *context),
+                       void *context);
+void oom_chain_foresee_release(const struct oom_allocator *a,
+                               void (*visit)(uint64_t address, enum oom_foreseen_step step,
+                                             void *context),
+                               void *context);
 
 /* ---- segment.c ---- */
 
@@ -229,6 +242,9 @@ enum oom_status oom_pools_reserve(struct oom_allocator *a, uint32_t count);
 /* The group with this id, made when it is new. */
 enum oom_status oom_pool_group_find(struct oom_allocator *a, struct oom_pool_id id,
                                     struct oom_pool_group **out);
+/* The same where it is not to be made: NULL, there is none. */
+const struct oom_pool_group *oom_pool_group_look(const struct oom_allocator *a,
+                                                 struct oom_pool_id id);
 /* Forgets the groups that are retired and have no segment any more. */
 void oom_pools_sweep(struct oom_allocator *a);
 

@@ -1,6 +1,8 @@
 /* What messages about pickles say: the names of opcodes that are not read, and values. */
 #include "harness/memory/pickle.h"
 
+#include "harness/base/text.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -39,6 +41,8 @@ const char *oom_pickle_opcode_name(uint8_t opcode, bool *calls) {
     return *calls ? calling_names[opcode] : other_names[opcode];
 }
 
+enum { SHOWN = 40 }; /* bytes of a text */
+
 const char *oom_pickle_describe(const struct oom_pickle *pickle,
                                 const struct oom_pickle_value *value, char *out, size_t n) {
     static const char *const names[] = {
@@ -46,6 +50,7 @@ const char *oom_pickle_describe(const struct oom_pickle *pickle,
         [OOM_PICKLE_FLOAT] = "a float", [OOM_PICKLE_PAIR] = "a tuple",
         [OOM_PICKLE_TUPLE] = "a tuple", [OOM_PICKLE_LIST] = "a list",
         [OOM_PICKLE_DICT] = "a dict",   [OOM_PICKLE_BIG] = "an integer beyond 64 bits"};
+    char text[4 * SHOWN + 1];
     switch ((enum oom_pickle_kind)value->kind) {
     case OOM_PICKLE_BOOL:
         snprintf(out, n, "%s", value->i != 0 ? "True" : "False");
@@ -57,9 +62,9 @@ const char *oom_pickle_describe(const struct oom_pickle *pickle,
         snprintf(out, n, "%" PRIu64, value->u);
         break;
     case OOM_PICKLE_TEXT:
-        snprintf(out, n, "'%.*s'", value->length < 40 ? (int)value->length : 40,
-                 oom_pickle_text(pickle, value));
-        for (char *c = out; *c != 0; c++) *c = (unsigned char)*c < 0x20 ? '?' : *c;
+        snprintf(out, n, "'%s'",
+                 oom_text_show(oom_pickle_text(pickle, value),
+                               value->length < SHOWN ? value->length : SHOWN, text, sizeof text));
         break;
     default:
         snprintf(out, n, "%s", names[value->kind]);

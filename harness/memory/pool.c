@@ -76,10 +76,15 @@ void oom_pools_sweep(struct oom_allocator *a) {
 
 /* ---- one group ---- */
 
-static struct oom_pool_group *find(struct oom_allocator *a, struct oom_pool_id id) {
-    struct oom_pool_group *group = &a->group;
+const struct oom_pool_group *oom_pool_group_look(const struct oom_allocator *a,
+                                                 struct oom_pool_id id) {
+    const struct oom_pool_group *group = &a->group;
     while (group != NULL && (group->id.a != id.a || group->id.b != id.b)) group = group->next;
     return group;
+}
+
+static struct oom_pool_group *find(struct oom_allocator *a, struct oom_pool_id id) {
+    return (struct oom_pool_group *)oom_pool_group_look(a, id); /* of a, which is not const */
 }
 
 /* The number of an id, which keeps it when its pool is gone: the trace names it by that. */

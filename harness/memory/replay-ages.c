@@ -85,11 +85,13 @@ static bool same_class(const struct lesson *lesson, uint64_t a, uint64_t b) {
            (x->expandable || x->bytes == y->bytes);
 }
 
-/* Equal segments were given back oldest first. */
+/* Equal segments were given back oldest first, or in one step the youngest. */
 static enum oom_status learn_from_release(struct lesson *lesson) {
     const struct oom_recording *r = lesson->pass->recording;
     uint64_t last = lesson->older, number;
     if (!same_class(lesson, lesson->older, lesson->younger)) return OOM_OK;
+    OOM_TRY(oom_replay_order_add(lesson->pass->order, lesson->older, lesson->younger));
+    if (lesson->pass->difference.downward) return OOM_OK;
     for (uint64_t i = lesson->pass->difference.event + 1; i < r->count; i++) {
         uint8_t action = r->events[i].action;
         if (action == OOM_ACTION_FREE_COMPLETED) continue;
@@ -121,6 +123,22 @@ static enum oom_status keep_what_fits(struct lesson *lesson, uint64_t before) {
     return OOM_OK;
 }
 
+/* In this pass it was the older one already: then its age explains nothing. */
+static enum oom_status is_known(struct lesson *lesson, bool *known) {
+    const struct oom_replay_order *order = lesson->pass->order;
+    uint64_t *rank = oom_host_alloc((order->count + 1) * sizeof *rank), at = 0;
+    bool fits = false;
+    *known = false;
+    if (rank == NULL) return oom_fail(OOM_HOST_NOMEM, "replay: no host memory for ages");
+    enum oom_status status = oom_replay_order_sort(order, rank, &fits);
+    if (status == OOM_OK && fits) {
+        while (rank[at] != lesson->older && rank[at] != lesson->younger) at++;
+        *known = rank[at] == lesson->older;
+    }
+    oom_host_free(rank);
+    return status;
+}
+
 static enum oom_status learn(struct lesson *lesson) {
     const struct oom_replay_difference *difference = &lesson->pass->difference;
     uint64_t before = lesson->pass->order->edge_count;
@@ -128,7 +146,9 @@ static enum oom_status learn(struct lesson *lesson) {
     find_gone(lesson);
     if (!start_segment(lesson, difference->older, &lesson->older)) return OOM_OK;
     if (!start_segment(lesson, difference->younger, &lesson->younger)) return OOM_OK;
-    if (lesson->older == lesson->younger) return OOM_OK;
+    bool known = lesson->older == lesson->younger;
+    if (!known) OOM_TRY(is_known(lesson, &known));
+    if (known) return OOM_OK;
     OOM_TRY(taken ? learn_from_alloc(lesson) : learn_from_release(lesson));
     return keep_what_fits(lesson, before);
 }

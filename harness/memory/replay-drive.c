@@ -25,7 +25,6 @@ struct drive {
     struct oom_script script;
     struct oom_stream **streams; /* by number */
     struct oom_pool_id pool;     /* in use */
-    uint64_t held;               /* blocks freed and not completed */
     bool partial_releases;       /* a request may release a part of what is cached */
 };
 
@@ -74,6 +73,7 @@ static enum oom_status ask(struct drive *drive, uint64_t index, oom_devptr *out,
     *given = false;
     enum oom_status status = use_pool(drive, oom_recording_pool(drive->recording, index));
     if (status != OOM_OK) return answered(drive, status, index, recorded);
+    drive->script.asker = (struct oom_place){stream, drive->pool};
     status = oom_allocator_alloc(drive->allocator, event->bytes, drive->streams[stream],
                                  OOM_TAG_OTHER, "", out);
     *given = status == OOM_OK;
@@ -106,6 +106,15 @@ static void compare(struct drive *drive, uint64_t index, bool given, oom_devptr 
     }
 }
 
+/* A free names the block's stream and pool. */
+static void compare_free(struct drive *drive, uint64_t index) {
+    struct oom_place place;
+    uint64_t address = drive->events[index].address;
+    bool known = oom_allocator_block_place(drive->allocator, address, &place);
+    oom_replay_compare_place(drive->recording, index, known ? &place : NULL,
+                             &drive->pass->difference);
+}
+
 /* ---- what lies between requests ---- */
 
 static bool is_release(uint8_t action) {
@@ -114,20 +123,6 @@ static bool is_release(uint8_t action) {
 
 static bool is_taking(uint8_t action) {
     return action == OOM_ACTION_SEGMENT_ALLOC || action == OOM_ACTION_SEGMENT_MAP;
-}
-
-/* Pools whose memory is given back are used by nobody any more. */
-static enum oom_status retire_pools(struct drive *drive, uint64_t first, uint64_t end) {
-    struct oom_pool_id last = {0, 0};
-    for (uint64_t i = first; i < end; i++) {
-        struct oom_pool_id pool = oom_recording_pool(drive->recording, i);
-        if (!is_release(drive->events[i].action) || (pool.a == 0 && pool.b == 0)) continue;
-        if (oom_pool_same(pool, last)) continue;
-        OOM_TRY(use_pool(drive, (struct oom_pool_id){0, 0}));
-        OOM_TRY(oom_replay_retire(drive->allocator, pool));
-        last = pool;
-    }
-    return OOM_OK;
 }
 
 static enum oom_status release(struct drive *drive, uint64_t first, uint64_t end) {
@@ -141,25 +136,14 @@ static enum oom_status release(struct drive *drive, uint64_t first, uint64_t end
     return OOM_OK;
 }
 
-/* What lies before a request, which is event `end`; or before something else.
- */
-struct group {
-    uint64_t first, taking, end; /* `taking`: the first event that takes memory, or end */
-    uint64_t completions;
-    bool request;
-    bool releases;     /* before anything is taken */
-    bool releases_any; /* at all */
-    bool fails;        /* the request does */
-};
-
 static bool is_free(const struct drive *drive, uint8_t action) {
     if (drive->recording->has_requests) return action == OOM_ACTION_FREE_REQUESTED;
     return action == OOM_ACTION_FREE_COMPLETED;
 }
 
-static struct group group_at(const struct drive *drive, uint64_t first) {
+static struct oom_replay_group group_at(const struct drive *drive, uint64_t first) {
     const struct oom_recording *r = drive->recording;
-    struct group group = {.first = first, .taking = OOM_REPLAY_NEVER, .end = first};
+    struct oom_replay_group group = {.first = first, .taking = OOM_REPLAY_NEVER, .end = first};
     for (; group.end < r->count; group.end++) {
         uint8_t action = drive->events[group.end].action;
         group.fails = action == OOM_ACTION_OOM;
@@ -174,57 +158,98 @@ static struct group group_at(const struct drive *drive, uint64_t first) {
     return group;
 }
 
-static enum oom_status complete(struct drive *drive, uint64_t index) {
+static enum oom_status complete_at(struct drive *drive, uint64_t index) {
     bool recorded = oom_failure_last()->status != OOM_OK;
-    oom_script_window(&drive->script, index + 1, drive->recording->count); /* for `direct` */
     enum oom_status status = oom_allocator_complete(drive->allocator, drive->events[index].address);
     return answered(drive, status, index, recorded);
 }
 
+static enum oom_status complete(struct drive *drive, uint64_t index) {
+    oom_script_window(&drive->script, index + 1, drive->recording->count); /* for `direct` */
+    return complete_at(drive, index);
+}
+
 /* It fails without having been given anything: a release tried to save it. */
-static bool fails_outright(const struct group *group) {
+static bool fails_outright(const struct oom_replay_group *group) {
     return group->fails && group->taking == group->end;
 }
 
-/* Memory was given back, and then, maybe, asked for: did the program give it
- * back? Under settings by which a request releases a part of the cache, a full
- * release in its proper order is the program's. */
-static enum oom_status by_program(struct drive *drive, const struct group *group, bool *out) {
-    *out = !group->request || (group->taking == group->end && !group->fails);
-    if (*out) return OOM_OK;
-    OOM_TRY(oom_replay_would_fit(drive->recording, drive->allocator, group->end, out));
-    if (*out || !drive->partial_releases) return OOM_OK;
-    return oom_replay_full_release(drive->recording, drive->allocator, group->first, group->taking,
-                                   out);
-}
-
-/* Completions that no release waited for. */
-static enum oom_status complete_ready(struct drive *drive, const struct group *group, bool *waits) {
-    *waits = group->completions > 0 && group->completions == drive->held &&
-             (group->releases_any || fails_outright(group));
-    if (*waits && drive->partial_releases && !group->fails) {
-        OOM_TRY(oom_replay_full_release(drive->recording, drive->allocator, group->first,
-                                        group->taking, waits));
+/* Pools whose memory is given back are used by nobody any more, but for the request's own. */
+static enum oom_status retire_pools(struct drive *drive, const struct oom_replay_group *group) {
+    struct oom_pool_id last = {0, 0}, own = last;
+    if (group->request) own = oom_recording_pool(drive->recording, group->end);
+    for (uint64_t i = group->first; i < group->end; i++) {
+        struct oom_pool_id pool = oom_recording_pool(drive->recording, i);
+        if (!is_release(drive->events[i].action) || (pool.a == 0 && pool.b == 0)) continue;
+        if (oom_pool_same(pool, last) || oom_pool_same(pool, own)) continue;
+        OOM_TRY(use_pool(drive, (struct oom_pool_id){0, 0}));
+        OOM_TRY(oom_replay_retire(drive->allocator, pool));
+        last = pool;
     }
-    if (drive->pass->settings->backend == OOM_BACKEND_DIRECT) *waits = false;
-    for (uint64_t i = group->first; i < group->end && !*waits; i++) {
-        if (drive->events[i].action == OOM_ACTION_FREE_COMPLETED) OOM_TRY(complete(drive, i));
-    }
-    drive->held -= group->completions < drive->held ? group->completions : drive->held;
     return OOM_OK;
 }
 
-static enum oom_status run_group(struct drive *drive, const struct group *group, bool *waits) {
-    bool released = false;
-    OOM_TRY(complete_ready(drive, group, waits));
-    if (drive->pass->settings->backend == OOM_BACKEND_DIRECT) { /* what is freed is given back */
-        uint64_t from = drive->script.at > group->first ? drive->script.at : group->first;
-        oom_script_window(&drive->script, from, group->end);
-        return OOM_OK;
+/* Completes what stands in the events [first, end). */
+static enum oom_status complete_all(struct drive *drive, uint64_t first, uint64_t end) {
+    for (uint64_t i = first; i < end; i++) {
+        if (drive->events[i].action == OOM_ACTION_FREE_COMPLETED) OOM_TRY(complete(drive, i));
     }
-    if (group->releases_any) OOM_TRY(retire_pools(drive, group->first, group->end));
-    if (group->releases) OOM_TRY(by_program(drive, group, &released));
+    return OOM_OK;
+}
+
+/* Blocks found ready are completed before the request looks for memory; the rest, or all, by the
+ * release that waits for them. *at: the first event that is left; *giver: who the releases are by,
+ * where there are any. */
+static enum oom_status complete_ready(struct drive *drive, const struct oom_replay_group *group,
+                                      uint64_t *at, enum oom_replay_giver *giver) {
+    const struct oom_recording *r = drive->recording;
+    bool retry_seen = false, releases = group->releases_any || fails_outright(group);
+    *giver = group->request ? OOM_GIVER_REQUEST : OOM_GIVER_PROGRAM;
+    *at = group->end;
+    if (!group->request || !releases) return complete_all(drive, group->first, group->end);
+    for (*at = group->first; *at < group->taking; ++*at) {
+        if (drive->events[*at].action != OOM_ACTION_FREE_COMPLETED) break;
+        retry_seen |= oom_replay_by_request(r, drive->allocator, group, *at);
+        if (retry_seen && !drive->partial_releases) return OOM_OK;
+        OOM_TRY(complete(drive, *at));
+    }
+    bool ages_known =
+        r->segment_count == 0 || drive->pass->settings->profile == OOM_PROFILE_PYTORCH_2_11;
+    if (!ages_known) {
+        oom_replay_downward(r, drive->allocator, group, *at, &drive->script.downward_first,
+                            &drive->script.downward_end);
+    }
+    *giver = oom_replay_giver(r, drive->allocator, group, *at, ages_known, retry_seen);
+    return OOM_OK;
+}
+
+/* Whatever is freed is given back with it; at the start the cut may lie between the two. */
+static enum oom_status run_direct(struct drive *drive, const struct oom_replay_group *group) {
+    bool half = group->first == 0 && drive->events[0].action == OOM_ACTION_SEGMENT_FREE;
+    if (half) {
+        oom_script_window(&drive->script, 0, drive->recording->count);
+        OOM_TRY(complete_at(drive, 0));
+    }
+    OOM_TRY(complete_all(drive, group->first, group->end));
+    uint64_t from = drive->script.at > group->first ? drive->script.at : group->first;
+    oom_script_window(&drive->script, from, group->end);
+    return OOM_OK;
+}
+
+/* *at: as above. */
+static enum oom_status run_group(struct drive *drive, const struct oom_replay_group *group,
+                                 uint64_t *at) {
+    enum oom_replay_giver giver;
+    *at = group->end;
+    for (uint64_t i = group->first; i < group->end; i++) {
+        if (drive->events[i].action == OOM_ACTION_FREE_COMPLETED) compare_free(drive, i);
+    }
+    if (drive->pass->settings->backend == OOM_BACKEND_DIRECT) return run_direct(drive, group);
+    if (group->releases_any) OOM_TRY(retire_pools(drive, group));
+    OOM_TRY(complete_ready(drive, group, at, &giver));
+    bool released = giver != OOM_GIVER_REQUEST && (group->releases || giver == OOM_GIVER_RETRY);
     if (released) OOM_TRY(release(drive, group->first, group->taking));
+    if (giver == OOM_GIVER_RETRY) oom_allocator_skip_search(drive->allocator);
     oom_script_window(&drive->script, released ? group->taking : group->first, group->end);
     const struct oom_snapshot_event *left = oom_script_next(&drive->script);
     char expected[128];
@@ -234,27 +259,30 @@ static enum oom_status run_group(struct drive *drive, const struct group *group,
     return OOM_OK;
 }
 
-/* What looked like a full release was none that waits. */
-static enum oom_status complete_rest(struct drive *drive, const struct group *group) {
+/* What a release was to wait for, and there was none. */
+static enum oom_status complete_rest(struct drive *drive, const struct oom_replay_group *group,
+                                     uint64_t at) {
     bool recorded = oom_failure_last()->status != OOM_OK;
-    for (uint64_t i = group->first; i < group->end; i++) {
-        if (drive->events[i].action != OOM_ACTION_FREE_COMPLETED) continue;
-        enum oom_status status = oom_allocator_complete(drive->allocator, drive->events[i].address);
+    for (; at < group->end; at++) {
+        if (drive->events[at].action != OOM_ACTION_FREE_COMPLETED) continue;
+        enum oom_status status =
+            oom_allocator_complete(drive->allocator, drive->events[at].address);
         if (status != OOM_INVALID) OOM_TRY(status);
         if (!recorded) oom_failure_clear();
     }
     return OOM_OK;
 }
 
-static enum oom_status run_request(struct drive *drive, const struct group *group) {
+static enum oom_status run_request(struct drive *drive, const struct oom_replay_group *group) {
     oom_devptr got = 0;
-    bool given = false, waits;
+    uint64_t at;
+    bool given = false;
     drive->pass->decisions++;
-    OOM_TRY(run_group(drive, group, &waits));
+    OOM_TRY(run_group(drive, group, &at));
     if (drive->pass->difference.found) return OOM_OK;
     OOM_TRY(ask(drive, group->end, &got, &given));
     compare(drive, group->end, given, got);
-    if (waits) OOM_TRY(complete_rest(drive, group));
+    OOM_TRY(complete_rest(drive, group, at));
     drive->pass->equal += !drive->pass->difference.found;
     return OOM_OK;
 }
@@ -276,15 +304,16 @@ static enum oom_status run_free(struct drive *drive, uint64_t index, uint64_t *n
     *next = index + 1;
     if (!at_once && index + 1 < r->count && after->action == OOM_ACTION_FREE_COMPLETED &&
         after->address == event->address) {
-        struct group group = group_at(drive, index + 1);
+        struct oom_replay_group group = group_at(drive, index + 1);
         at_once = !group.releases && !fails_outright(&group);
         *next += at_once;
     }
+    compare_free(drive, index);
+    if (*next == index + 2) compare_free(drive, index + 1);
     oom_script_window(&drive->script, *next, *next);
     if (drive->pass->settings->backend == OOM_BACKEND_DIRECT) drive->script.end = r->count;
     enum oom_status status = at_once ? oom_allocator_free(drive->allocator, event->address)
                                      : oom_allocator_free_held(drive->allocator, event->address);
-    drive->held += status == OOM_OK && !at_once;
     *next = direct_end(drive, *next);
     return answered(drive, status, index, recorded);
 }
@@ -301,9 +330,9 @@ static enum oom_status run_events(struct drive *drive) {
             OOM_TRY(run_free(drive, i, &i));
             continue;
         }
-        struct group group = group_at(drive, i);
-        bool waits;
-        OOM_TRY(group.request ? run_request(drive, &group) : run_group(drive, &group, &waits));
+        struct oom_replay_group group = group_at(drive, i);
+        uint64_t left;
+        OOM_TRY(group.request ? run_request(drive, &group) : run_group(drive, &group, &left));
         i = group.end;
         if (i < r->count && !is_free(drive, drive->events[i].action)) i++;
     }
@@ -319,10 +348,10 @@ static enum oom_status begin(struct drive *drive) {
     uint64_t *rank = NULL;
     bool fits = true;
     OOM_TRY(oom_allocator_create(&drive->script.device, drive->pass->settings, &drive->allocator));
+    drive->script.allocator = drive->allocator;
     for (uint64_t i = 1; i < r->stream_count; i++) {
         OOM_TRY(oom_allocator_stream_add(drive->allocator, drive->streams[i]));
     }
-    for (uint64_t i = 0; i < r->block_count; i++) drive->held += r->blocks[i].pending;
     if (r->segment_count == 0) return OOM_OK;
     rank = oom_host_alloc(r->segment_count * sizeof *rank);
     segments = oom_host_alloc(r->segment_count * sizeof *segments);

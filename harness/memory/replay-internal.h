@@ -6,16 +6,17 @@
  * holds segments and mapped runs; replay-undo.c goes back from the final state;
  * replay-start.c lays out what was there then; replay-order.c learns ages;
  * replay-script.c answers the model as the recorded device did; replay-drive.c
- * drives and compares, with replay-place.c; replay-ages.c learns from
- * differences; replay-end.c compares the ends; replay-verify.c tries orders and
- * profiles; replay-requests.c and replay-what-if.c ask what else would have
- * happened.
+ * drives and compares, with replay-explain.c, which tells who gave memory back,
+ * and replay-place.c; replay-ages.c learns from differences; replay-end.c compares the ends;
+ * replay-verify.c tries orders and profiles; replay-requests.c and replay-what-if.c ask what else
+ * would have happened.
  */
 #ifndef OOM_HARNESS_MEMORY_REPLAY_INTERNAL_H
 #define OOM_HARNESS_MEMORY_REPLAY_INTERNAL_H
 
 #include "harness/memory/drive.h"
 #include "harness/memory/replay.h"
+#include "harness/memory/tree.h"
 
 typedef unsigned long long oom_ull; /* for printf */
 
@@ -36,22 +37,31 @@ struct oom_replay_region {
 
 struct oom_replay_regions {
     struct oom_replay_region *items; /* ascending, not overlapping */
-    uint64_t count, room;
+    uint64_t count;
 };
 
 void oom_replay_regions_free(struct oom_replay_regions *regions);
-/* Expandable ones grow together with neighbours of the same stream and pools.
- * *clash: it overlaps one that is there, and nothing has changed. */
-enum oom_status oom_replay_regions_add(struct oom_replay_regions *regions,
-                                       const struct oom_replay_region *region, bool *clash);
-/* A whole segment, or a part of a run. *clash: it is not there as a whole. */
-enum oom_status oom_replay_regions_take(struct oom_replay_regions *regions,
-                                        const struct oom_replay_region *region, bool *clash);
 /* The one that holds the address, or NULL. */
 struct oom_replay_region *oom_replay_regions_at(const struct oom_replay_regions *regions,
                                                 uint64_t address);
-/* The number of regions at or below the address. */
-uint64_t oom_replay_regions_below(const struct oom_replay_regions *regions, uint64_t address);
+
+/* The same while they come and go: each change costs the logarithm of their number. */
+struct oom_region_tree {
+    struct oom_tree tree;
+    uint64_t count;
+};
+
+void oom_region_tree_free(struct oom_region_tree *tree);
+enum oom_status oom_region_tree_list(const struct oom_region_tree *tree,
+                                     struct oom_replay_regions *out);
+/* Expandable ones grow together with neighbours of the same stream and pools.
+ * *clash: it overlaps one that is there, and nothing has changed. */
+enum oom_status oom_region_tree_add(struct oom_region_tree *tree,
+                                    const struct oom_replay_region *region, bool *clash);
+/* A whole segment, or a part of a run. *clash: it is not there as a whole. */
+enum oom_status oom_region_tree_take(struct oom_region_tree *tree,
+                                     const struct oom_replay_region *region, bool *clash);
+struct oom_replay_region *oom_region_tree_at(const struct oom_region_tree *tree, uint64_t address);
 
 /* ---- one device's part of a recording ---- */
 
@@ -79,6 +89,7 @@ struct oom_recording {
     uint64_t *streams; /* handles, ascending; [0] is 0 */
     uint64_t stream_count;
     struct oom_pool_id *pools; /* by event, where events do not say what segments do; else NULL */
+    bool names_pools;          /* some event does */
 
     struct oom_replay_regions regions; /* before the first event */
     struct oom_replay_block *blocks;   /* ascending */
@@ -89,8 +100,10 @@ struct oom_recording {
     uint64_t segment_count;
     struct oom_start_block *start_blocks;
     uint64_t start_block_count;
-    uint64_t reserve; /* capacity for the model's address ranges, where it is not
-                         known */
+    uint64_t given, given_bytes; /* a segment that the device gave for the first event, an alloc;
+                                    bytes 0: none */
+    uint64_t reserve;            /* capacity for the model's address ranges, where it is not
+                                    known */
 };
 
 /* replay-recording.c. Of an RMM log, which names no segments, nothing is known
@@ -117,6 +130,12 @@ enum oom_status oom_recording_refuse(const struct oom_recording *recording, uint
                                      const char *why);
 /* "alloc of 512 bytes at 0x7f.." */
 char *oom_event_text(const struct oom_snapshot_event *event, char *out, size_t n);
+/* Event `index` names another stream or pool than the model's: a difference. `place` NULL: the
+ * model has nothing there, which shows elsewhere. */
+struct oom_replay_difference;
+void oom_replay_compare_place(const struct oom_recording *recording, uint64_t index,
+                              const struct oom_place *place,
+                              struct oom_replay_difference *difference);
 
 enum oom_status oom_recording_undo(struct oom_recording *recording);   /* replay-undo.c */
 enum oom_status oom_recording_layout(struct oom_recording *recording); /* replay-start.c */
@@ -161,6 +180,7 @@ struct oom_replay_difference {
     /* Where ages could explain it: what the recording took, what the model took.
      * 0: they cannot. */
     uint64_t older, younger;
+    bool downward; /* the recording freed the younger one, and that comes first there */
 };
 
 struct oom_script {
@@ -169,11 +189,14 @@ struct oom_script {
     uint64_t at, end;  /* events that the device may answer from, the next one first */
     uint64_t unmapped; /* bytes of the event at `at` that were unmapped so far */
     uint64_t last_handle;
-    uint64_t stray;                   /* address for a range that is never mapped */
-    struct oom_replay_regions ranges; /* of addresses, reserved */
+    uint64_t stray;                /* address for a range that is never mapped */
+    struct oom_region_tree ranges; /* of addresses, reserved */
     struct oom_device_properties properties;
     struct oom_replay_difference *difference;
-    bool closing; /* the allocator gives everything back: anything goes */
+    const struct oom_allocator *allocator; /* that asks */
+    struct oom_place asker;                /* its request */
+    uint64_t downward_first, downward_end; /* events that free the youngest first */
+    bool closing;                          /* the allocator gives everything back: anything goes */
 };
 
 /* On failure it must be closed, too. */
@@ -208,16 +231,45 @@ const char *oom_replay_place(const struct oom_allocator *allocator, uint64_t add
                              size_t n);
 /* Of a pool that the model may not have, or not have any more. */
 enum oom_status oom_replay_retire(struct oom_allocator *allocator, struct oom_pool_id pool);
-/* Are the segments freed in the events [first, end) all that could be, and in
- * the order of a full release, which waits for what is pending? */
-enum oom_status oom_replay_full_release(const struct oom_recording *recording,
-                                        const struct oom_allocator *allocator, uint64_t first,
-                                        uint64_t end, bool *out);
+/* Blocks that were freed and are not completed. */
+uint64_t oom_replay_pending(const struct oom_allocator *allocator);
 
-/* Would a search of the cache satisfy the request of event `index` now? */
-enum oom_status oom_replay_would_fit(const struct oom_recording *recording,
-                                     const struct oom_allocator *allocator, uint64_t index,
-                                     bool *out);
+/* ---- replay-explain.c: who gave memory back ---- */
+
+/* What lies before a request, which is event `end`; or before something else. */
+struct oom_replay_group {
+    uint64_t first, taking, end; /* `taking`: the first event that takes memory, or end */
+    uint64_t completions;
+    bool request;
+    bool releases;     /* before anything is taken */
+    bool releases_any; /* at all */
+    bool fails;        /* the request does */
+};
+
+/* The request, made now, would do what the events from `at` on say. */
+bool oom_replay_by_request(const struct oom_recording *recording,
+                           const struct oom_allocator *allocator,
+                           const struct oom_replay_group *group, uint64_t at);
+
+/* The events [first, end) from `at` on, as far as they are alike what it would do, in which it
+ * gives back the youngest of equal segments first; elsewhere the oldest is. */
+void oom_replay_downward(const struct oom_recording *recording,
+                         const struct oom_allocator *allocator,
+                         const struct oom_replay_group *group, uint64_t at, uint64_t *first,
+                         uint64_t *end);
+
+enum oom_replay_giver {
+    OOM_GIVER_REQUEST, /* on its way; or nobody is known */
+    OOM_GIVER_PROGRAM, /* before it */
+    OOM_GIVER_RETRY,   /* the request, which did not see what came free while it waited */
+};
+
+/* Of a group that ends with a request, once what stands before `at` was completed. retry_seen: the
+ * request would have found nothing before that was. */
+enum oom_replay_giver oom_replay_giver(const struct oom_recording *recording,
+                                       const struct oom_allocator *allocator,
+                                       const struct oom_replay_group *group, uint64_t at,
+                                       bool ages_known, bool retry_seen);
 
 /* replay-ages.c: where ages explain the difference of a pass, learns them into
  * pass->order and says so in pass->learned. Changes the allocator. */

@@ -9,10 +9,24 @@ void replay_random_test(void);
 enum { SEEDS = 3, CUTS = 4 };
 
 static const struct recorder_script scripts[] = {
+    /* capacity: in MiB here; 0 is 400 */
     {.conf = "", .streams = 1, .release = 3},
     {.conf = "", .streams = 3, .release = 3, .held = 100, .pools = 20},
     {.conf = "roundup_power2_divisions:4", .streams = 2, .release = 3, .held = 50},
     {.conf = "max_split_size_mb:40", .streams = 1},
+    {.conf = "max_split_size_mb:20", .capacity = 120, .streams = 3, .release = 10, .held = 100},
+    {.conf = "max_split_size_mb:32", .capacity = 160, .streams = 2, .release = 10, .pools = 20},
+    {.conf = "garbage_collection_threshold:0.5,per_process_memory_fraction:0.9,"
+             "max_split_size_mb:24",
+     .capacity = 150,
+     .streams = 2,
+     .release = 5,
+     .held = 50},
+    {.conf = "garbage_collection_threshold:0.7,per_process_memory_fraction:0.8",
+     .capacity = 200,
+     .streams = 1,
+     .release = 3},
+    {.conf = "backend:direct", .capacity = 150, .streams = 2, .held = 100},
     {.conf = "expandable_segments:True", .streams = 1, .release = 3},
     {.conf = "expandable_segments:True", .streams = 3, .release = 3, .held = 100, .pools = 20},
 };
@@ -44,12 +58,15 @@ static void run_script(const struct recorder_script *script, uint64_t seed) {
     struct recorder_script full = *script;
     struct recorder recorder;
     struct oom_snapshot snapshot = {0};
-    full.profile = seed % 2 == 0 ? OOM_PROFILE_PYTORCH_2_11 : OOM_PROFILE_PYTORCH_2_13;
-    full.capacity = UINT64_C(400) << 20;
-    full.live_bytes = UINT64_C(340) << 20;
+    bool fraction = strstr(script->conf, "per_process_memory_fraction") != NULL; /* not in 2.11 */
+    full.profile = seed % 2 == 0 && !fraction ? OOM_PROFILE_PYTORCH_2_11 : OOM_PROFILE_PYTORCH_2_13;
+    full.capacity = (script->capacity != 0 ? script->capacity : 400) << 20;
+    full.live_bytes = full.capacity / 20 * 17;
     full.steps = 1200;
     full.seed = seed;
-    CHECK_OK(recorder_open(&recorder, &full));
+    enum oom_status status = recorder_open(&recorder, &full);
+    CHECK_OK(status);
+    if (status != OOM_OK) return;
     CHECK_OK(recorder_run(&recorder));
     CHECK_OK(oom_snapshot_take(recorder.allocator, &snapshot));
     for (int i = 0; i < CUTS; i++) {

@@ -60,13 +60,26 @@ uint64_t oom_replay_rounded(const struct oom_allocator_settings *settings, uint6
 
 /* ---- settings ---- */
 
+/* Our own recordings may name what PyTorch does not know (backend:direct). */
+static bool parse_own(struct oom_recording *r) {
+    struct oom_allocator_settings own = r->settings;
+    bool recorded = oom_failure_last()->status != OOM_OK;
+    if (r->snapshot->kind != OOM_SNAPSHOT_KIND_OOMBENCH) return false;
+    bool parsed = oom_allocator_settings_parse(r->snapshot->conf, &own) == OOM_OK;
+    if (!parsed && !recorded) oom_failure_clear();
+    if (parsed) r->settings = own;
+    return parsed;
+}
+
 static void recorded_settings(struct oom_recording *r) {
     const struct oom_snapshot *s = r->snapshot;
     if (!s->has_settings) {
         note(r, "The recording names no settings: the defaults are assumed.");
         return;
     }
-    oom_allocator_settings_parse_leniently(s->conf, &r->settings, r->notes, sizeof r->notes);
+    if (!parse_own(r)) {
+        oom_allocator_settings_parse_leniently(s->conf, &r->settings, r->notes, sizeof r->notes);
+    }
     r->settings.expandable_segments = s->expandable_segments;
     r->settings.max_split_size = s->max_split_size < 0 ? UINT64_MAX : (uint64_t)s->max_split_size;
     r->settings.garbage_collection_threshold = s->garbage_collection_threshold;
@@ -212,6 +225,7 @@ static enum oom_status look_through(struct oom_recording *r) {
             return oom_recording_refuse(r, i, "nothing is known of such an event");
         }
         seen[r->events[i].action] = true;
+        r->names_pools |= r->events[i].pool != 0;
     }
     r->has_requests = seen[OOM_ACTION_FREE_REQUESTED];
     r->has_completions = seen[OOM_ACTION_FREE_COMPLETED] || ends_with_pending(r);

@@ -1,17 +1,18 @@
-/* replay-regions.c: segments and mapped runs as a sorted array: there are few
- * of them beside the blocks, and finding one is what happens most. */
+/* replay-regions.c: segments and mapped runs by address: a tree while events come and go, a sorted
+ * array of what was there in the end. */
 #include "harness/memory/replay-internal.h"
 
 #include "kernels/hostmem.h"
 
-#include <string.h>
+/* ---- settled ---- */
 
 void oom_replay_regions_free(struct oom_replay_regions *regions) {
     oom_host_free(regions->items);
     *regions = (struct oom_replay_regions){0};
 }
 
-uint64_t oom_replay_regions_below(const struct oom_replay_regions *regions, uint64_t address) {
+struct oom_replay_region *oom_replay_regions_at(const struct oom_replay_regions *regions,
+                                                uint64_t address) {
     uint64_t low = 0, high = regions->count;
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
@@ -20,41 +21,94 @@ uint64_t oom_replay_regions_below(const struct oom_replay_regions *regions, uint
         else
             high = middle;
     }
-    return low;
-}
-
-struct oom_replay_region *oom_replay_regions_at(const struct oom_replay_regions *regions,
-                                                uint64_t address) {
-    uint64_t below = oom_replay_regions_below(regions, address);
-    if (below == 0) return NULL;
-    struct oom_replay_region *region = &regions->items[below - 1];
+    if (low == 0) return NULL;
+    struct oom_replay_region *region = &regions->items[low - 1];
     return address - region->address < region->bytes ? region : NULL;
 }
 
-static enum oom_status insert(struct oom_replay_regions *regions, uint64_t place,
-                              const struct oom_replay_region *region) {
-    if (regions->count == regions->room) {
-        uint64_t room = 2 * regions->room + 64;
-        struct oom_replay_region *items =
-            oom_host_realloc(regions->items, room * sizeof *regions->items);
-        if (items == NULL) {
-            return oom_fail(OOM_HOST_NOMEM, "replay: no host memory for %llu segments",
-                            (oom_ull)room);
-        }
-        regions->items = items;
-        regions->room = room;
+/* ---- changing ---- */
+
+struct node {
+    struct oom_tree_node node;
+    struct oom_replay_region region;
+};
+
+static struct node *node_of(struct oom_tree_node *node) {
+    return (struct node *)node; /* the first member */
+}
+
+static struct node *neighbour(struct node *node, int side) {
+    return node_of(oom_tree_step(&node->node, side));
+}
+
+void oom_region_tree_free(struct oom_region_tree *tree) {
+    struct oom_tree_node *node;
+    while ((node = oom_tree_end(&tree->tree, 0)) != NULL) {
+        oom_tree_unlink(&tree->tree, node);
+        oom_host_free(node);
     }
-    memmove(&regions->items[place + 1], &regions->items[place],
-            (regions->count - place) * sizeof *regions->items);
-    regions->items[place] = *region;
-    regions->count++;
+    tree->count = 0;
+}
+
+enum oom_status oom_region_tree_list(const struct oom_region_tree *tree,
+                                     struct oom_replay_regions *out) {
+    out->count = 0;
+    out->items = oom_host_alloc((tree->count + 1) * sizeof *out->items);
+    if (out->items == NULL) {
+        return oom_fail(OOM_HOST_NOMEM, "replay: no host memory for %llu segments",
+                        (oom_ull)tree->count);
+    }
+    for (struct oom_tree_node *node = oom_tree_end(&tree->tree, 0); node != NULL;
+         node = oom_tree_step(node, 1)) {
+        out->items[out->count++] = node_of(node)->region;
+    }
     return OOM_OK;
 }
 
-static void erase(struct oom_replay_regions *regions, uint64_t place) {
-    regions->count--;
-    memmove(&regions->items[place], &regions->items[place + 1],
-            (regions->count - place) * sizeof *regions->items);
+/* The last one at or below the address, or NULL. */
+static struct node *below(const struct oom_region_tree *tree, uint64_t address) {
+    struct oom_tree_node *at = tree->tree.root, *found = NULL;
+    while (at != NULL) {
+        bool reaches = node_of(at)->region.address <= address;
+        if (reaches) found = at;
+        at = at->child[reaches];
+    }
+    return node_of(found);
+}
+
+static struct node *node_at(const struct oom_region_tree *tree, uint64_t address) {
+    struct node *node = below(tree, address);
+    bool holds = node != NULL && address - node->region.address < node->region.bytes;
+    return holds ? node : NULL;
+}
+
+struct oom_replay_region *oom_region_tree_at(const struct oom_region_tree *tree, uint64_t address) {
+    struct node *node = node_at(tree, address);
+    return node != NULL ? &node->region : NULL;
+}
+
+static enum oom_status insert(struct oom_region_tree *tree, const struct oom_replay_region *region,
+                              struct node **out) {
+    struct oom_tree_node *parent = NULL, *at = tree->tree.root;
+    int side = 0;
+    struct node *node = oom_host_alloc(sizeof *node);
+    if (node == NULL) return oom_fail(OOM_HOST_NOMEM, "replay: no host memory for a segment");
+    node->region = *region;
+    while (at != NULL) {
+        parent = at;
+        side = region->address > node_of(at)->region.address;
+        at = at->child[side];
+    }
+    oom_tree_link(&tree->tree, &node->node, parent, side);
+    tree->count++;
+    *out = node;
+    return OOM_OK;
+}
+
+static void erase(struct oom_region_tree *tree, struct node *node) {
+    oom_tree_unlink(&tree->tree, &node->node);
+    oom_host_free(node);
+    tree->count--;
 }
 
 /* Two runs of one address range, as far as one can see. */
@@ -64,54 +118,62 @@ static bool belong_together(const struct oom_replay_region *a, const struct oom_
            (a->size == b->size || a->size == OOM_REPLAY_UNKNOWN || b->size == OOM_REPLAY_UNKNOWN);
 }
 
-static void join(struct oom_replay_regions *regions, uint64_t place) {
-    struct oom_replay_region *front = &regions->items[place], *back = front + 1;
-    if (place + 1 >= regions->count || front->address + front->bytes != back->address) return;
-    if (!belong_together(front, back)) return;
-    front->bytes += back->bytes;
-    if (front->size == OOM_REPLAY_UNKNOWN) front->size = back->size;
-    erase(regions, place + 1);
+static void join_next(struct oom_region_tree *tree, struct node *node) {
+    struct node *next = neighbour(node, 1);
+    struct oom_replay_region *front = &node->region;
+    if (next == NULL || front->address + front->bytes != next->region.address) return;
+    if (!belong_together(front, &next->region)) return;
+    front->bytes += next->region.bytes;
+    if (front->size == OOM_REPLAY_UNKNOWN) front->size = next->region.size;
+    erase(tree, next);
 }
 
-enum oom_status oom_replay_regions_add(struct oom_replay_regions *regions,
-                                       const struct oom_replay_region *region, bool *clash) {
-    uint64_t place = oom_replay_regions_below(regions, region->address);
-    const struct oom_replay_region *before = place > 0 ? &regions->items[place - 1] : NULL;
-    *clash =
-        region->bytes == 0 || region->address + region->bytes < region->address ||
-        (before != NULL && region->address - before->address < before->bytes) ||
-        (place < regions->count && regions->items[place].address - region->address < region->bytes);
+enum oom_status oom_region_tree_add(struct oom_region_tree *tree,
+                                    const struct oom_replay_region *region, bool *clash) {
+    struct node *before = below(tree, region->address), *node;
+    struct oom_tree_node *after =
+        before != NULL ? oom_tree_step(&before->node, 1) : oom_tree_end(&tree->tree, 0);
+    *clash = region->bytes == 0 || region->address + region->bytes < region->address ||
+             (before != NULL && region->address - before->region.address < before->region.bytes) ||
+             (after != NULL && node_of(after)->region.address - region->address < region->bytes);
     if (*clash) return OOM_OK;
-    OOM_TRY(insert(regions, place, region));
+    OOM_TRY(insert(tree, region, &node));
     if (!region->expandable) return OOM_OK;
-    join(regions, place);
-    if (place > 0) join(regions, place - 1);
+    join_next(tree, node);
+    if (before != NULL) join_next(tree, before);
     return OOM_OK;
 }
 
-enum oom_status oom_replay_regions_take(struct oom_replay_regions *regions,
-                                        const struct oom_replay_region *region, bool *clash) {
-    struct oom_replay_region *there = oom_replay_regions_at(regions, region->address);
+/* A part of a run, with `front` bytes before it and `back` behind. */
+static enum oom_status cut_out(struct oom_region_tree *tree, struct node *node, uint64_t front,
+                               uint64_t back) {
+    struct oom_replay_region rest = node->region;
+    rest.address += rest.bytes - back;
+    rest.bytes = back;
+    if (front == 0) {
+        node->region = rest;
+        return OOM_OK;
+    }
+    if (back > 0) {
+        struct node *behind;
+        OOM_TRY(insert(tree, &rest, &behind));
+    }
+    node->region.bytes = front;
+    return OOM_OK;
+}
+
+enum oom_status oom_region_tree_take(struct oom_region_tree *tree,
+                                     const struct oom_replay_region *region, bool *clash) {
+    struct node *node = node_at(tree, region->address);
     *clash = true;
-    if (there == NULL || there->expandable != region->expandable) return OOM_OK;
-    uint64_t place = (uint64_t)(there - regions->items), end = there->address + there->bytes;
-    uint64_t front = region->address - there->address;
-    if (region->bytes == 0 || region->bytes > there->bytes - front) return OOM_OK;
-    uint64_t back = there->bytes - front - region->bytes;
+    if (node == NULL || node->region.expandable != region->expandable) return OOM_OK;
+    uint64_t front = region->address - node->region.address;
+    if (region->bytes == 0 || region->bytes > node->region.bytes - front) return OOM_OK;
+    uint64_t back = node->region.bytes - front - region->bytes;
     if (!region->expandable && (front > 0 || back > 0)) return OOM_OK;
     *clash = false;
-    if (there->size == OOM_REPLAY_UNKNOWN) there->size = region->size;
-    if (front == 0 && back == 0) {
-        erase(regions, place);
-    } else if (front == 0) {
-        there->address = end - back;
-        there->bytes = back;
-    } else {
-        there->bytes = front;
-        struct oom_replay_region rest = *there;
-        rest.address = end - back;
-        rest.bytes = back;
-        if (back > 0) return insert(regions, place + 1, &rest);
-    }
+    if (node->region.size == OOM_REPLAY_UNKNOWN) node->region.size = region->size;
+    if (front > 0 || back > 0) return cut_out(tree, node, front, back);
+    erase(tree, node);
     return OOM_OK;
 }

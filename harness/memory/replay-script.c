@@ -77,6 +77,18 @@ static bool next_is(struct oom_script *script, enum oom_action action) {
     return next != NULL && next->action == action;
 }
 
+/* Memory is taken for the request's stream and pool, and given back from the segment's. */
+static void compare_taken(struct oom_script *script) {
+    oom_replay_compare_place(script->recording, script->at, &script->asker, script->difference);
+}
+
+static void compare_given_back(struct oom_script *script, oom_devptr ptr) {
+    struct oom_place place;
+    bool known = oom_allocator_segment_place(script->allocator, ptr, &place);
+    oom_replay_compare_place(script->recording, script->at, known ? &place : NULL,
+                             script->difference);
+}
+
 /* ---- memory ---- */
 
 static enum oom_status script_alloc(struct oom_device *device, uint64_t bytes, oom_devptr *out) {
@@ -84,11 +96,16 @@ static enum oom_status script_alloc(struct oom_device *device, uint64_t bytes, o
     const struct oom_snapshot_event *next = oom_script_next(script);
     *out = 0;
     if (script->difference->found || is_refused(script)) return OOM_NOMEM;
+    if (script->end == 0 && script->recording->given_bytes == bytes) {
+        *out = script->recording->given;
+        return OOM_OK;
+    }
     if (!next_is(script, OOM_ACTION_SEGMENT_ALLOC) || next->bytes != bytes) {
         differ(script, "segment_alloc of %llu bytes", (oom_ull)bytes);
         return OOM_NOMEM;
     }
     *out = next->address;
+    compare_taken(script);
     script->at++;
     return OOM_OK;
 }
@@ -98,13 +115,16 @@ static enum oom_status script_free(struct oom_device *device, oom_devptr ptr) {
     const struct oom_snapshot_event *next = oom_script_next(script);
     if (script->closing || script->difference->found) return OOM_OK;
     if (next_is(script, OOM_ACTION_SEGMENT_FREE) && next->address == ptr) {
+        compare_given_back(script, ptr);
         script->at++;
         return OOM_OK;
     }
     differ(script, "segment_free at 0x%llx", (oom_ull)ptr);
     if (next_is(script, OOM_ACTION_SEGMENT_FREE)) {
-        script->difference->older = next->address;
-        script->difference->younger = ptr;
+        bool downward = script->at >= script->downward_first && script->at < script->downward_end;
+        script->difference->older = downward ? ptr : next->address;
+        script->difference->younger = downward ? next->address : ptr;
+        script->difference->downward = downward;
     }
     return OOM_OK;
 }
@@ -122,7 +142,7 @@ static bool first_page(const struct oom_script *script, oom_devptr *out) {
         if (event->action != OOM_ACTION_SEGMENT_MAP || event->stream != wanted->stream) continue;
         if (small != (event->bytes % r->settings.large_segment_size != 0)) continue;
         if (!oom_pool_same(oom_recording_pool(r, i), oom_recording_pool(r, script->end))) continue;
-        if (oom_replay_regions_at(&script->ranges, event->address) != NULL) continue;
+        if (oom_region_tree_at(&script->ranges, event->address) != NULL) continue;
         *out = event->address;
         return true;
     }
@@ -132,7 +152,7 @@ static bool first_page(const struct oom_script *script, oom_devptr *out) {
 static enum oom_status note_range(struct oom_script *script, uint64_t address, uint64_t bytes) {
     const struct oom_replay_region range = {.address = address, .bytes = bytes};
     bool clash; /* the model finds that out, too */
-    return oom_replay_regions_add(&script->ranges, &range, &clash);
+    return oom_region_tree_add(&script->ranges, &range, &clash);
 }
 
 /* A new range begins with the page that is mapped next. */
@@ -159,7 +179,7 @@ static enum oom_status script_reserve(struct oom_device *device, uint64_t bytes,
 static enum oom_status script_unreserve(struct oom_device *device, oom_devptr ptr, uint64_t bytes) {
     const struct oom_replay_region range = {.address = ptr, .bytes = bytes};
     bool clash;
-    return oom_replay_regions_take(&script_of(device)->ranges, &range, &clash);
+    return oom_region_tree_take(&script_of(device)->ranges, &range, &clash);
 }
 
 static enum oom_status script_create(struct oom_device *device, uint64_t bytes, oom_handle *out) {
@@ -187,6 +207,7 @@ static enum oom_status script_access(struct oom_device *device, oom_devptr ptr, 
     const struct oom_snapshot_event *next = oom_script_next(script);
     if (access == OOM_ACCESS_NONE || script->closing) return OOM_OK;
     if (next_is(script, OOM_ACTION_SEGMENT_MAP) && next->address == ptr && next->bytes == bytes) {
+        compare_taken(script);
         script->at++;
     } else {
         differ(script, "segment_map of %llu bytes at 0x%llx", (oom_ull)bytes, (oom_ull)ptr);
@@ -203,6 +224,7 @@ static enum oom_status script_unmap(struct oom_device *device, oom_devptr ptr, u
         script->unmapped += bytes;
         if (script->unmapped < next->bytes) return OOM_OK;
         script->unmapped = 0;
+        compare_given_back(script, ptr);
         script->at++;
         return OOM_OK;
     }
@@ -285,5 +307,5 @@ enum oom_status oom_script_open(struct oom_script *script, const struct oom_reco
 }
 
 void oom_script_close(struct oom_script *script) {
-    oom_replay_regions_free(&script->ranges);
+    oom_region_tree_free(&script->ranges);
 }

@@ -135,11 +135,37 @@ static void note_unknowns(struct oom_recording *r, const struct oom_replay_range
                        "and to be %llu bytes long",
                        (oom_ull)ranges[i].address, (oom_ull)ranges[i].bytes);
     }
+    if (r->settings.max_split_size != UINT64_MAX && r->regions.count > 0 &&
+        r->events[0].action == OOM_ACTION_SEGMENT_FREE) {
+        note_ambiguous(r, "the events begin with memory given back, and what the same request gave "
+                          "back before, which decides how much more it does, is not recorded");
+    }
     if (r->settings.garbage_collection_threshold > 0 &&
         r->settings.per_process_memory_fraction < 1 && r->regions.count > 0) {
         note_ambiguous(r, "how long blocks had been free when the events begin, by which garbage "
                           "is collected, is not recorded");
     }
+}
+
+/* ---- the first event ---- */
+
+static bool holds_blocks(const struct oom_recording *r, const struct oom_replay_region *region) {
+    const struct oom_replay_block *last = block_below(r, region->address + region->bytes - 1);
+    return last != NULL && last->address >= region->address;
+}
+
+/* A segment that no search would have found, and the first event takes it: the cut fell between
+ * what the device gave for a request and its end. It is not there at the start. */
+static bool was_given(const struct oom_recording *r, const struct oom_replay_region *region) {
+    const struct oom_allocator_settings *settings = &r->settings;
+    const struct oom_snapshot_event *first = &r->events[0];
+    if (first->action != OOM_ACTION_ALLOC || first->address != region->address) return false;
+    if (region->expandable || holds_blocks(r, region)) return false;
+    uint64_t size = oom_replay_rounded(settings, first->bytes);
+    if (settings->backend == OOM_BACKEND_DIRECT) return true;
+    return size < settings->max_split_size
+               ? region->bytes >= settings->max_split_size
+               : region->bytes >= size + settings->max_non_split_rounding;
 }
 
 /* ---- laying out ---- */
@@ -171,7 +197,8 @@ static void lay_region(struct layout *layout, const struct oom_replay_region *re
         r->start.allocated += block->pending ? 0 : block->bytes;
         r->start.ghosts += block->freed == OOM_REPLAY_NEVER;
     }
-    add(r, at, end - at, OOM_START_FREE);
+    bool direct = r->settings.backend == OOM_BACKEND_DIRECT; /* its free has begun, that is all */
+    add(r, at, end - at, direct ? OOM_START_PENDING : OOM_START_FREE);
     r->start.reserved += region->bytes;
     r->start.segments++;
 }
@@ -195,6 +222,14 @@ static void lay_out(struct oom_recording *r, const struct oom_replay_range *rang
     for (uint64_t i = 0; i < r->regions.count;) {
         const struct oom_replay_region *region = &r->regions.items[i];
         bool whole = range < range_count && ranges[range].first == i;
+        if (was_given(r, region)) {
+            r->given = region->address;
+            r->given_bytes = region->bytes;
+            r->start.reserved += region->bytes;
+            r->start.segments++;
+            i++;
+            continue;
+        }
         struct oom_start_segment *segment = &r->segments[r->segment_count++];
         uint64_t first = r->start_block_count;
         *segment =

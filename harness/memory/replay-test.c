@@ -1,3 +1,4 @@
+#include "harness/memory/replay-hand-testing.h"
 #include "harness/memory/replay-testing.h"
 
 #include "kernels/testing.h"
@@ -251,8 +252,6 @@ static void test_recorded_oom(void) {
     oom_snapshot_free(&s);
 }
 
-enum { MIB = 1 << 20 };
-
 static bool take(struct recorder *r, struct oom_snapshot *out) {
     enum oom_status status = oom_snapshot_take(r->allocator, out);
     CHECK_OK(status);
@@ -369,44 +368,6 @@ static void test_held(void) {
 }
 
 /* ---- recordings made by hand ---- */
-
-static uint64_t no_site; /* sites[0] */
-
-/* Segments, blocks and events of one device; blocks follow one another. */
-static struct oom_snapshot by_hand(struct oom_snapshot_segment *segments, uint64_t segment_count,
-                                   struct oom_snapshot_block *blocks, uint64_t block_count,
-                                   struct oom_snapshot_event *events,
-                                   struct oom_snapshot_trace *trace) {
-    static struct oom_pool_id pools[1];
-    static char text[1] = "";
-    uint64_t at = 0;
-    for (uint64_t i = 0; i < segment_count; i++) {
-        uint64_t address = segments[i].address, end = address + segments[i].bytes;
-        segments[i].first_block = at;
-        for (; address < end; at++) {
-            blocks[at].address = address;
-            address += blocks[at].bytes;
-            segments[i].block_count++;
-        }
-    }
-    for (uint64_t i = 0; i < trace->count; i++) events[i].time_us = i;
-    return (struct oom_snapshot){.segments = segments,
-                                 .segment_count = segment_count,
-                                 .blocks = blocks,
-                                 .block_count = block_count,
-                                 .events = events,
-                                 .event_count = trace->count,
-                                 .traces = trace,
-                                 .device_count = 1,
-                                 .pools = pools,
-                                 .pool_count = 1,
-                                 .site_text = text,
-                                 .sites = &no_site,
-                                 .site_count = 1};
-}
-
-#define EVENT(what, at, size) \
-    { .action = OOM_ACTION_##what, .address = (at), .bytes = (size) }
 
 static void test_moved_ranges(void) {
     enum { EVENTS = 14 };

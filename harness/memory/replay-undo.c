@@ -14,6 +14,7 @@
 
 struct undo {
     struct oom_recording *recording;
+    struct oom_region_tree regions;
     struct oom_address_map live; /* address to index in blocks */
     struct oom_replay_block *blocks;
     uint64_t count, room;
@@ -94,7 +95,7 @@ static enum oom_status take_final_state(struct undo *undo) {
                                                s->small_pool ? OOM_REPLAY_SMALL : OOM_REPLAY_LARGE,
                                            .expandable = s->expandable};
         bool clash;
-        OOM_TRY(oom_replay_regions_add(&r->regions, &region, &clash));
+        OOM_TRY(oom_region_tree_add(&undo->regions, &region, &clash));
         if (clash) {
             return oom_fail(OOM_USAGE,
                             "the recording cannot be replayed: two segments of its final state "
@@ -127,25 +128,11 @@ static struct oom_replay_region region_of(const struct undo *undo, uint64_t inde
         e->address, e->bytes, e->stream, oom_recording_pool(r, index), size, expandable};
 }
 
-static enum oom_status undo_segment(struct undo *undo, uint64_t index, bool made) {
-    struct oom_recording *r = undo->recording;
-    struct oom_replay_region region = region_of(undo, index);
-    bool clash;
-    OOM_TRY(made ? oom_replay_regions_take(&r->regions, &region, &clash)
-                 : oom_replay_regions_add(&r->regions, &region, &clash));
-    if (!clash) return OOM_OK;
-    return oom_recording_refuse(r, index,
-                                made ? "what it made is not there as a whole afterwards"
-                                     : "it overlaps memory that is there afterwards");
-}
-
 /* The pools of events that do not name any are those of the segments. */
 static enum oom_status note_pool(struct undo *undo, uint64_t index, struct oom_pool_id pool) {
     struct oom_recording *r = undo->recording;
     if (oom_pool_same(oom_recording_pool(r, index), pool)) return OOM_OK;
-    if (r->events[index].pool != 0) {
-        return oom_recording_refuse(r, index, "its pool is not that of the segment it lies in");
-    }
+    if (r->events[index].pool != 0) return OOM_OK; /* that shows when it is driven */
     if (r->pools == NULL) {
         struct oom_pool_id *pools = oom_host_alloc(r->count * sizeof *pools);
         if (pools == NULL) return oom_fail(OOM_HOST_NOMEM, "replay: no host memory for pools");
@@ -154,6 +141,27 @@ static enum oom_status note_pool(struct undo *undo, uint64_t index, struct oom_p
     }
     r->pools[index] = pool;
     return OOM_OK;
+}
+
+/* Where no event names any pool at all, of others than allocations, too. */
+static enum oom_status infer_pool(struct undo *undo, uint64_t index) {
+    const struct oom_replay_region *region = NULL;
+    if (undo->recording->names_pools) return OOM_OK;
+    region = oom_region_tree_at(&undo->regions, undo->recording->events[index].address);
+    return region != NULL ? note_pool(undo, index, region->pool) : OOM_OK;
+}
+
+static enum oom_status undo_segment(struct undo *undo, uint64_t index, bool made) {
+    struct oom_recording *r = undo->recording;
+    struct oom_replay_region region = region_of(undo, index);
+    bool clash;
+    if (made) OOM_TRY(infer_pool(undo, index));
+    OOM_TRY(made ? oom_region_tree_take(&undo->regions, &region, &clash)
+                 : oom_region_tree_add(&undo->regions, &region, &clash));
+    if (!clash) return OOM_OK;
+    return oom_recording_refuse(r, index,
+                                made ? "what it made is not there as a whole afterwards"
+                                     : "it overlaps memory that is there afterwards");
 }
 
 static enum oom_status undo_alloc(struct undo *undo, uint64_t index) {
@@ -169,7 +177,7 @@ static enum oom_status undo_alloc(struct undo *undo, uint64_t index) {
     if (block->pending && r->has_requests) {
         return oom_recording_refuse(r, index, "it is freed without a request");
     }
-    struct oom_replay_region *region = oom_replay_regions_at(&r->regions, e->address);
+    struct oom_replay_region *region = oom_region_tree_at(&undo->regions, e->address);
     if (region == NULL || block->bytes > region->bytes - (e->address - region->address)) {
         return oom_recording_refuse(r, index, "no segment holds it at that time");
     }
@@ -187,6 +195,7 @@ static enum oom_status undo_completed(struct undo *undo, uint64_t index) {
     if (e->address == 0 || e->bytes == 0 || live_block(undo, e->address) != NULL) {
         return oom_recording_refuse(r, index, "something is live there afterwards");
     }
+    OOM_TRY(infer_pool(undo, index));
     return put_block(undo,
                      &(struct oom_replay_block){.address = e->address,
                                                 .bytes = oom_replay_rounded(&r->settings, e->bytes),
@@ -205,7 +214,7 @@ static enum oom_status undo_requested(struct undo *undo, uint64_t index) {
         return oom_recording_refuse(r, index, "no such block is being freed afterwards");
     }
     block->pending = false;
-    return OOM_OK;
+    return infer_pool(undo, index);
 }
 
 static enum oom_status undo_event(struct undo *undo, uint64_t index) {
@@ -258,6 +267,8 @@ enum oom_status oom_recording_undo(struct oom_recording *recording) {
     enum oom_status status = take_final_state(&undo);
     for (uint64_t i = recording->count; status == OOM_OK && i-- > 0;) status = undo_event(&undo, i);
     if (status == OOM_OK) hand_over(&undo);
+    if (status == OOM_OK) status = oom_region_tree_list(&undo.regions, &recording->regions);
+    oom_region_tree_free(&undo.regions);
     oom_host_free(undo.blocks);
     oom_address_map_free(&undo.live);
     return status;

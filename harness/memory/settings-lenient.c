@@ -5,6 +5,8 @@
  * What PyTorch refuses ends its reading, with what stood before in force; so it does here. */
 #include "harness/memory/settings-grammar.h"
 
+#include "harness/base/text.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -26,11 +28,12 @@ static void note(struct reading *reading, const char *format, ...)
 
 /* One more sentence; those that do not fit are dropped whole. */
 static void note(struct reading *reading, const char *format, ...) {
-    char text[256];
+    char raw[256], text[4 * sizeof raw];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    vsnprintf(raw, sizeof raw, format, args);
     va_end(args);
+    oom_text_show(raw, strlen(raw), text, sizeof text);
     const char *space = reading->used > 0 ? " " : "";
     size_t length = strlen(space) + strlen(text) + 1;
     if (reading->used + length + 1 > reading->n) return;

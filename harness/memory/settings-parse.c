@@ -8,6 +8,7 @@
 #include "harness/memory/settings-grammar.h"
 
 #include "harness/base/nearest.h"
+#include "harness/base/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -19,17 +20,21 @@ enum { MAX_MEGABYTES = 1 << 30 };
 
 /* ---- failures ---- */
 
-static int shown(int length) {
-    return length < 40 ? length : 40;
+enum { SHOWN = 40 };
+
+static size_t shown(int length) {
+    return (size_t)(length < SHOWN ? length : SHOWN);
 }
 
 static enum oom_status bad(const struct oom_conf_reader *r, const struct oom_conf_token *found,
                            const char *allowed, const char *pytorch) {
+    char key[4 * SHOWN + 1], text[4 * SHOWN + 1];
+    oom_text_show(r->key.text, shown(r->key.length), key, sizeof key);
+    oom_text_show(found->text, shown(found->length), text, sizeof text);
     return oom_fail(
-        OOM_USAGE,
-        "allocator settings, column %d: key '%.*s': found %s%.*s%s, allowed: %s; PyTorch %s",
-        found->column, shown(r->key.length), r->key.text, found->length > 0 ? "'" : "the end",
-        shown(found->length), found->text, found->length > 0 ? "'" : "", allowed, pytorch);
+        OOM_USAGE, "allocator settings, column %d: key '%s': found %s%s%s, allowed: %s; PyTorch %s",
+        found->column, key, found->length > 0 ? "'" : "the end", text, found->length > 0 ? "'" : "",
+        allowed, pytorch);
 }
 
 static const char *const raises = "would raise ValueError, too";

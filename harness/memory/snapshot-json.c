@@ -4,9 +4,11 @@
  * may stand in any order: the first pass only notes where they are.
  */
 #include "harness/memory/grow.h"
-#include "harness/memory/json-scan.h"
+#include "harness/base/json-scan.h"
 #include "harness/memory/snapshot-build.h"
 #include "harness/memory/snapshot-parts.h"
+
+#include "harness/base/text.h"
 
 #include "kernels/hostmem.h"
 
@@ -82,12 +84,12 @@ static enum oom_status members_find(struct json_reader *reader, struct oom_json_
 /* ---- small members ---- */
 
 static enum oom_status expect(struct oom_json_scan *scan, const char *wanted) {
-    char text[KEY_BYTES];
+    char text[KEY_BYTES], shown[4 * KEY_BYTES];
     struct oom_json_scan start = *scan;
     OOM_TRY(oom_json_scan_text(scan, text, sizeof text, NULL));
     if (strcmp(text, wanted) == 0) return OOM_OK;
     return oom_fail(OOM_USAGE, "%.80s: byte %zu: '%s'; '%s' is expected", start.name, start.at,
-                    text, wanted);
+                    oom_text_show(text, strlen(text), shown, sizeof shown), wanted);
 }
 
 static enum oom_status profile_read(struct oom_json_scan *scan, enum oom_profile *out) {
@@ -363,8 +365,10 @@ static void choice_list(struct choice *choice, const char *id) {
     size_t used = strlen(choice->ids);
     if (choice->traces++ > 0 && used + 1 < sizeof choice->ids)
         used += (size_t)snprintf(choice->ids + used, sizeof choice->ids - used, ", ");
-    if (used + strlen(id) + 5 < sizeof choice->ids)
-        snprintf(choice->ids + used, sizeof choice->ids - used, "%s", id);
+    char shown[sizeof choice->ids];
+    oom_text_show(id, strlen(id), shown, sizeof shown);
+    if (used + strlen(shown) + 5 < sizeof choice->ids)
+        snprintf(choice->ids + used, sizeof choice->ids - used, "%s", shown);
     else if (used + 4 < sizeof choice->ids && strstr(choice->ids, "...") == NULL)
         snprintf(choice->ids + used, sizeof choice->ids - used, "...");
 }

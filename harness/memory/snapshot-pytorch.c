@@ -280,7 +280,7 @@ static enum oom_status roundup_read(struct oom_pytorch_reader *reader, const cha
         return oom_pytorch_refuse(reader, what, "roundup_power2_divisions", value, "a dict");
     const struct oom_pickle_value *items = oom_pickle_items(&reader->pickle, object);
     for (uint32_t i = 0; i < object->count; i += 2) {
-        char key[8] = "";
+        char key[8] = "", shown[4 * sizeof key];
         OOM_TRY(text_copy(reader, what, "a key of roundup_power2_divisions", &items[i], key,
                           sizeof key));
         char *end;
@@ -292,7 +292,7 @@ static enum oom_status roundup_read(struct oom_pytorch_reader *reader, const cha
             return oom_build_fail(&reader->build,
                                   "%s: roundup_power2_divisions: '%s' is no power of two from 1 to "
                                   "32768, or what it maps to no whole number below 2^32",
-                                  what, key);
+                                  what, oom_text_show(key, strlen(key), shown, sizeof shown));
         reader->build.out.roundup_power2_divisions[__builtin_ctzl(mib)] = (uint32_t)divisions;
     }
     return OOM_OK;

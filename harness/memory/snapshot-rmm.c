@@ -6,6 +6,8 @@
 #include "harness/memory/snapshot-build.h"
 #include "harness/memory/snapshot-parts.h"
 
+#include "harness/base/text.h"
+
 #include <string.h>
 
 enum { COLUMNS_MAX = 32 };
@@ -44,11 +46,16 @@ struct log {
     uint64_t day, last_us; /* microseconds before this day; the last time of day */
 };
 
+enum { SHOWN = 40 }; /* bytes of what was found */
+
 static enum oom_status refuse(const struct log *log, enum column column, const char *wanted) {
     const struct field *field = &log->fields[log->column[column]];
-    return oom_build_fail(&log->build, "column %d (%s) is '%.*s'; %s is expected",
-                          log->column[column] + 1, column_names[column],
-                          field->bytes < 40 ? (int)field->bytes : 40, field->text, wanted);
+    char text[4 * SHOWN + 1];
+    return oom_build_fail(
+        &log->build, "column %d (%s) is '%s'; %s is expected", log->column[column] + 1,
+        column_names[column],
+        oom_text_show(field->text, field->bytes < SHOWN ? field->bytes : SHOWN, text, sizeof text),
+        wanted);
 }
 
 static struct field trim(const char *text, size_t bytes) {

@@ -1,4 +1,4 @@
-#include "harness/memory/json-scan.h"
+#include "harness/base/json-scan.h"
 
 #include "harness/base/json-read.h"
 #include "harness/base/rng.h"

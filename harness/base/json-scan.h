@@ -6,8 +6,8 @@
  * OOM_USAGE with name and byte. What is skipped is checked as strictly as what is read, but for
  * keys that stand twice: those the caller looks for are the caller's to refuse.
  */
-#ifndef OOM_HARNESS_MEMORY_JSON_SCAN_H
-#define OOM_HARNESS_MEMORY_JSON_SCAN_H
+#ifndef OOM_HARNESS_BASE_JSON_SCAN_H
+#define OOM_HARNESS_BASE_JSON_SCAN_H
 
 #include "kernels/status.h"
 

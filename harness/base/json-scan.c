@@ -1,4 +1,4 @@
-#include "harness/memory/json-scan.h"
+#include "harness/base/json-scan.h"
 
 #include "harness/base/sizes.h"
 #include "harness/base/text.h"
