@@ -4,6 +4,7 @@
 #ifndef OOM_KERNELS_DTYPE_H
 #define OOM_KERNELS_DTYPE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef uint64_t oom_devptr; /* an address on a device; 0 is no address; never dereferenced */
@@ -50,6 +51,15 @@ static inline double oom_dtype_roundoff(enum oom_dtype dtype) {
 #undef X
     };
     return roundoffs[dtype];
+}
+
+static inline bool oom_dtype_is_half(enum oom_dtype dtype) {
+    return dtype == OOM_F16 || dtype == OOM_BF16;
+}
+
+/* What an op computes in, and sums over rows are kept in: f32 for halves (ops.h). */
+static inline enum oom_dtype oom_dtype_wide(enum oom_dtype dtype) {
+    return oom_dtype_is_half(dtype) ? OOM_F32 : dtype;
 }
 
 #endif

@@ -2,83 +2,17 @@
  * The one description of every op: operands, workspace and costs against figures worked out by hand
  * for small shapes, and a refusal that names op, field and value for every field that can be wrong.
  */
-#include "kernels/ops.h"
-#include "kernels/testing.h"
+#include "kernels/ops-testing.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
 
 void ops_test(void);
-
-/* "x:r24 out:rw12": name, direction, bytes of each operand */
-static const char *operands_text(enum oom_op op, const void *args) {
-    static char text[512];
-    static const char *const directions[] = {"", "r", "w", "rw"};
-    struct oom_operand out[OOM_OPERANDS_MAX];
-    int n = oom_op_operands(op, args, out), at = 0;
-    text[0] = 0;
-    for (int i = 0; i < n && at < (int)sizeof text; i++) {
-        CHECK(out[i].ptr != 0);
-        at += snprintf(text + at, sizeof text - (size_t)at, "%s%s:%s%llu", i ? " " : "",
-                       out[i].name, directions[out[i].direction], (unsigned long long)out[i].bytes);
-    }
-    return text;
-}
-
-static void expect(enum oom_op op, const void *args, const char *operands, double flops,
-                   double bytes_read, double bytes_written) {
-    struct oom_op_cost cost = oom_op_cost(op, args);
-    const char *name = oom_op_name(op);
-    CHECK_OK(oom_op_check(op, args));
-    CHECK_STR(operands_text(op, args), operands);
-    CHECK_MSG(cost.flops == flops, "%s: %g flops, by hand %g", name, cost.flops, flops);
-    CHECK_MSG(cost.bytes_read == bytes_read, "%s: reads %g, by hand %g", name, cost.bytes_read,
-              bytes_read);
-    CHECK_MSG(cost.bytes_written == bytes_written, "%s: writes %g, by hand %g", name,
-              cost.bytes_written, bytes_written);
-}
-
-/* The check fails and says "op: field ..." with the value in it. */
-static void refuse(enum oom_op op, const void *args, const char *field, const char *value) {
-    char start[80];
-    snprintf(start, sizeof start, "%s: %s ", oom_op_name(op), field);
-    oom_failure_clear();
-    CHECK_EQ(oom_op_check(op, args), OOM_INVALID);
-    const char *message = oom_failure_last()->message;
-    CHECK_MSG(strncmp(message, start, strlen(start)) == 0 && strstr(message, value) != NULL,
-              "\"%s\" should begin with \"%s\" and contain %s", message, start, value);
-    oom_failure_clear();
-}
-
-#define BAD(OP, good, field, wrong, text) \
-    do { \
-        __typeof__(good) bad = good; \
-        bad.field = wrong; \
-        refuse(OOM_OP_##OP, &bad, #field, text); \
-    } while (0)
-#define BAD_DTYPE(OP, good) \
-    BAD(OP, good, dtype, OOM_F16, "f16"); \
-    BAD(OP, good, dtype, (enum oom_dtype)99, "99")
-#define BAD_DIM(OP, good, field) \
-    BAD(OP, good, field, 0, "0"); \
-    BAD(OP, good, field, -3, "-3")
-#define BAD_POINTER(OP, good, field) BAD(OP, good, field, 0, "0")
-/* A size that fits, but not in bytes: the first operand cannot be that large. */
-#define BAD_N(OP, good, operand) \
-    do { \
-        __typeof__(good) huge = good; \
-        huge.n = INT64_MAX / 2; \
-        refuse(OOM_OP_##OP, &huge, operand, "n 4611686018427387903"); \
-        BAD_DTYPE(OP, good); \
-        BAD_DIM(OP, good, n); \
-    } while (0)
 
 /* Addresses 1, 2, 3 ... stand for operands: nothing looks at them. */
 
 static void test_gemm(void) {
     TEST("ops: gemm");
-    struct oom_gemm_args g = {OOM_F32, false, false, false, 2, 3, 4, 1, 5, 2, 3, 3, 7, 0};
+    struct oom_gemm_args g = {OOM_F32, false, false, false, false, 2, 3, 4, 1, 5, 2, 3, 3, 7, 0};
     /* a: one row of 5 and 4 more; b: 4 rows of 3; c: one row of 7 and 3 more */
     expect(OOM_OP_GEMM, &g, "a:r36 b:r48 c:w40", 48, (8 + 12) * 4, 24);
     g.accumulate = true;
@@ -104,6 +38,13 @@ static void test_gemm(void) {
     expect(OOM_OP_GEMM, &g, "a:r64 b:r96 c:w80 bias:r24", 48 + 6, (8 + 12 + 3) * 8, 48);
     BAD(GEMM, g, lda, 1, "1");
     BAD(GEMM, g, ldb, 3, "3");
+    g.dtype = OOM_F16; /* bias stays wide; C is if asked */
+    expect(OOM_OP_GEMM, &g, "a:r16 b:r24 c:w20 bias:r12", 48 + 6, (8 + 12) * 2 + 3 * 4, 12);
+    g.wide = true;
+    expect(OOM_OP_GEMM, &g, "a:r16 b:r24 c:w40 bias:r12", 48 + 6, (8 + 12) * 2 + 3 * 4, 24);
+    g.bias = 0, g.accumulate = true;
+    expect(OOM_OP_GEMM, &g, "a:r16 b:r24 c:rw40", 48, (8 + 12) * 2 + 6 * 4, 24);
+    BAD(GEMM, g, wide, false, "accumulate and dtype f16");
 }
 
 static void test_rows(void) {
@@ -117,6 +58,7 @@ static void test_rows(void) {
     BAD_POINTER(SUM_ROWS, s, out);
     struct oom_loss_sum_args l = {OOM_F64, 5, 3, 1, 2};
     expect(OOM_OP_LOSS_SUM, &l, "losses:r120 out:rw8", 15, 128, 8);
+    BAD_HALF(LOSS_SUM, l);
     BAD_DIM(LOSS_SUM, l, batch);
     BAD_POINTER(LOSS_SUM, l, out);
     struct oom_sum_rows_args wide = s; /* 2^62 * 4 elements: the product does not fit */
@@ -240,6 +182,14 @@ static void test_attention(void) {
     b.workspace = 0; /* asked before there is one */
     CHECK_EQ(oom_op_workspace_bytes(OOM_OP_ATTENTION_TILED_BACKWARD, &b), 2 * 2 * 3 * 4);
     CHECK_EQ(oom_op_workspace_bytes(OOM_OP_ATTENTION_TILED_FORWARD, &f), 0);
+    f.dtype = b.dtype = OOM_BF16; /* lse and delta stay wide; dq is summed in f32 beside delta */
+    expect(OOM_OP_ATTENTION_TILED_FORWARD, &f, "qkv:r144 out:w48 lse:w48", 14 * 24 + 2 * 12, 144,
+           48 + 48);
+    b.workspace = 6;
+    expect(OOM_OP_ATTENTION_TILED_BACKWARD, &b,
+           "dout:r48 out:r48 qkv:r144 lse:r48 dqkv:w144 workspace:rw144", 25 * 24 + 4 * 24,
+           48 + 48 + 144 + 48 + 144, 144 + 144);
+    CHECK_EQ(oom_op_workspace_bytes(OOM_OP_ATTENTION_TILED_BACKWARD, &b), (12 + 24) * 4);
 }
 
 static void test_loss_dropout(void) {
@@ -278,6 +228,7 @@ static void test_optimizers(void) {
     struct oom_sgd_args s = {OOM_F32, 7, 0.1, 0.9, 1, 2, 3};
     expect(OOM_OP_SGD, &s, "w:rw28 v:rw28 g:r28", 28, 84, 56);
     BAD_N(SGD, s, "w");
+    BAD_HALF(SGD, s);
     BAD(SGD, s, lr, NAN, "nan");
     BAD(SGD, s, momentum, -1, "-1");
     BAD_POINTER(SGD, s, w);
@@ -286,6 +237,7 @@ static void test_optimizers(void) {
     struct oom_adamw_args a = {OOM_F64, 7, 1, 0.1, 0.9, 0.99, 1e-8, 0.1, 1, 2, 3, 4};
     expect(OOM_OP_ADAMW, &a, "w:rw56 m:rw56 v:rw56 g:r56", 14 * 7, 224, 168);
     BAD_N(ADAMW, a, "w");
+    BAD_HALF(ADAMW, a);
     BAD_DIM(ADAMW, a, t);
     BAD(ADAMW, a, lr, -1, "-1");
     BAD(ADAMW, a, beta1, 1, "1");
@@ -326,7 +278,7 @@ static void test_arrays(void) {
     struct oom_copy_args copy = {OOM_F32, OOM_F64, 7, 1, 2};
     expect(OOM_OP_COPY, &copy, "x:r28 y:w56", 0, 28, 56);
     BAD(COPY, copy, from, OOM_I32, "i32");
-    BAD(COPY, copy, to, OOM_BF16, "bf16");
+    BAD(COPY, copy, to, OOM_U8, "u8");
     BAD_DIM(COPY, copy, n);
     struct oom_scale_args scale = {OOM_F32, 7, 2, 1};
     expect(OOM_OP_SCALE, &scale, "x:rw28", 7, 28, 28);
@@ -334,13 +286,53 @@ static void test_arrays(void) {
     struct oom_axpy_args axpy = {OOM_F32, 7, 2, 1, 2};
     expect(OOM_OP_AXPY, &axpy, "x:r28 y:rw28", 14, 56, 28);
     BAD_N(AXPY, axpy, "x");
-    struct oom_add_args add = {OOM_F32, 7, 1, 2, 3};
+    struct oom_add_args add = {OOM_F32, OOM_F32, 7, 1, 2, 3};
     expect(OOM_OP_ADD, &add, "a:r28 b:r28 out:w28", 7, 56, 28);
     BAD_N(ADD, add, "a");
+    BAD(ADD, add, b_dtype, OOM_F64, "f64");
+    BAD(ADD, add, b_dtype, OOM_I32, "are f32, f16 and bf16");
+    add.dtype = OOM_F16;
+    BAD(ADD, add, b_dtype, OOM_BF16, "bf16");
+    BAD(ADD, add, b_dtype, OOM_F64, "are the same and f32");
+    add.dtype = OOM_F64;
+    BAD(ADD, add, b_dtype, OOM_F32, "f32");
     struct oom_finite_check_args finite = {OOM_F32, 7, 1, 2};
     expect(OOM_OP_FINITE_CHECK, &finite, "x:r28 found:rw4", 7, 32, 4);
     BAD_N(FINITE_CHECK, finite, "x");
     BAD_POINTER(FINITE_CHECK, finite, found);
+}
+
+/* What belongs to rows or is summed over them has 4 bytes beside halves of 2. */
+static void test_halves(void) {
+    TEST("ops: halves, and what is wide beside them");
+    struct oom_sum_rows_args s = {OOM_F16, 5, 3, 1, 2};
+    expect(OOM_OP_SUM_ROWS, &s, "x:r30 out:rw12", 15, 30 + 12, 12);
+    struct oom_embedding_forward_args e = {OOM_BF16, 5, 3, 7, 1, 2, 3};
+    expect(OOM_OP_EMBEDDING_FORWARD, &e, "tokens:r20 table:r42 out:w30", 0, 20 + 30, 30);
+    struct oom_embedding_backward_args eb = {OOM_F16, 5, 3, 7, 1, 2, 3};
+    expect(OOM_OP_EMBEDDING_BACKWARD, &eb, "tokens:r20 dout:r30 dtable:rw84", 15, 20 + 30 + 60, 60);
+    struct oom_position_forward_args p = {OOM_BF16, 2, 3, 5, 1, 2};
+    expect(OOM_OP_POSITION_FORWARD, &p, "table:r30 x:rw60", 30, 90, 60);
+    struct oom_position_backward_args pb = {OOM_F16, 2, 3, 5, 1, 2};
+    expect(OOM_OP_POSITION_BACKWARD, &pb, "dout:r60 dtable:rw60", 30, 120, 60);
+    struct oom_layernorm_forward_args f = {OOM_F16, 5, 3, 1e-5, 1, 2, 3, 4, 5, 6};
+    expect(OOM_OP_LAYERNORM_FORWARD, &f, "x:r30 gamma:r12 beta:r12 out:w30 mean:w20 rstd:w20",
+           8 * 15 + 5 * 5, 54, 70);
+    struct oom_layernorm_backward_args b = {OOM_BF16, 5, 3, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+    expect(OOM_OP_LAYERNORM_BACKWARD, &b,
+           "dout:r30 x:r30 gamma:r12 mean:r20 rstd:r20 residual:r30 dx:w30 dgamma:rw12 dbeta:rw12",
+           14 * 15 + 10, 30 + 30 + 12 + 40 + 30 + 24, 30 + 24);
+    struct oom_cross_entropy_args c = {OOM_F16, 5, 3, 1, 1, 2, 3, 4, 5};
+    expect(OOM_OP_CROSS_ENTROPY, &c, "logits:r30 targets:r20 weights:r20 losses:w20 dlogits:w30",
+           6 * 20, 70, 50);
+    struct oom_copy_args copy = {OOM_F64, OOM_BF16, 7, 1, 2};
+    expect(OOM_OP_COPY, &copy, "x:r56 y:w14", 0, 56, 14);
+    struct oom_axpy_args axpy = {OOM_F16, 7, 2, 1, 2};
+    expect(OOM_OP_AXPY, &axpy, "x:r14 y:rw28", 14, 42, 28);
+    struct oom_add_args add = {OOM_F16, OOM_F32, 7, 1, 2, 3};
+    expect(OOM_OP_ADD, &add, "a:r14 b:r28 out:w14", 7, 42, 14);
+    add.dtype = OOM_F32, add.b_dtype = OOM_BF16;
+    expect(OOM_OP_ADD, &add, "a:r28 b:r14 out:w28", 7, 42, 28);
 }
 
 static void test_names(void) {
@@ -366,4 +358,5 @@ void ops_test(void) {
     test_loss_dropout();
     test_optimizers();
     test_arrays();
+    test_halves();
 }

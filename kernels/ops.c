@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DIMS_MAX = 6 };
+enum { DIMS_MAX = 9 };
 
 enum presence { OPTIONAL, REQUIRED };
 
@@ -27,6 +27,7 @@ struct sheet {
     bool report; /* record the failures found; only oom_op_check wants that */
     enum oom_status status;
     uint64_t element; /* bytes of the op's dtype */
+    uint64_t wide;    /* bytes of its wide type (oom_dtype_wide) */
     int dims, operands;
     struct {
         const char *name;
@@ -54,6 +55,11 @@ static uint64_t times(uint64_t a, uint64_t b) {
     return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
 }
 
+static uint64_t plus(uint64_t a, uint64_t b) {
+    uint64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
 /* Number of elements of an array; a dimension below 1 has been refused already. */
 static uint64_t area(int64_t a, int64_t b) {
     return times((uint64_t)a, (uint64_t)b);
@@ -63,13 +69,16 @@ static uint64_t volume(int64_t a, int64_t b, int64_t c) {
     return times(area(a, b), (uint64_t)c);
 }
 
-static void float_dtype(struct sheet *s, const char *field, enum oom_dtype dtype) {
-    s->element = 8;
-    if (dtype == OOM_F32 || dtype == OOM_F64) {
+/* What an op may be of; `element` and `wide` are those of the dtype described last. */
+static void float_dtype(struct sheet *s, const char *field, enum oom_dtype dtype, bool halves) {
+    s->element = s->wide = 8;
+    if (dtype == OOM_F32 || dtype == OOM_F64 || (halves && oom_dtype_is_half(dtype))) {
         s->element = oom_dtype_bytes(dtype);
+        s->wide = oom_dtype_bytes(oom_dtype_wide(dtype));
         return;
     }
-    reject(s, "%s is %s (%d), allowed are f32 and f64", field, oom_dtype_name(dtype), (int)dtype);
+    reject(s, "%s is %s (%d), allowed are f32%s f64%s", field, oom_dtype_name(dtype), (int)dtype,
+           halves ? "," : " and", halves ? ", f16 and bf16" : "");
 }
 
 static void dim(struct sheet *s, const char *field, int64_t value, int64_t max) {
@@ -114,7 +123,8 @@ static void operand(struct sheet *s, const char *field, oom_devptr ptr, enum pre
 /* The words of a description; `s` is the sheet, `a` the arguments. */
 #define DESCRIBE(name) \
     static void describe_##name(struct sheet *s, const struct oom_##name##_args *a)
-#define DTYPE(field) float_dtype(s, #field, a->field)
+#define DTYPE(field) float_dtype(s, #field, a->field, true)
+#define DTYPE_NO_HALF(field) float_dtype(s, #field, a->field, false)
 #define DIM(field) dim(s, #field, a->field, INT64_MAX)
 #define DIM_MAX(field, max) dim(s, #field, a->field, max)
 #define SCALAR(field, low, high) scalar(s, #field, a->field, low, high)
@@ -126,10 +136,15 @@ static void operand(struct sheet *s, const char *field, oom_devptr ptr, enum pre
 #define WRITE(field, n) PART(field, WRITE, n, n)
 #define UPDATE(field, n) PART(field, READ_WRITE, n, n)
 #define READ_IF(field, n) SIZED(field, OPTIONAL, READ, s->element, n, n)
-#define COUNTED \
+#define READ_WIDE(field, n) SIZED(field, REQUIRED, READ, s->wide, n, n)
+#define WRITE_WIDE(field, n) SIZED(field, REQUIRED, WRITE, s->wide, n, n)
+#define UPDATE_WIDE(field, n) SIZED(field, REQUIRED, READ_WRITE, s->wide, n, n)
+#define READ_WIDE_IF(field, n) SIZED(field, OPTIONAL, READ, s->wide, n, n)
+#define COUNTED_OF(DTYPES) \
     uint64_t n = (uint64_t)a->n; \
-    DTYPE(dtype); \
+    DTYPES(dtype); \
     DIM(n)
+#define COUNTED COUNTED_OF(DTYPE)
 #define FLOPS(count) (s->cost.flops = (count))
 
 /* ---- matrices, rows, tables ---- */
@@ -142,9 +157,7 @@ static void leading(struct sheet *s, const char *field, int64_t ld, int64_t colu
 
 /* Elements from the first to the last one of `rows` rows that are ld apart. */
 static uint64_t strided(int64_t rows, int64_t columns, int64_t ld) {
-    uint64_t before = area(rows - 1, ld);
-    uint64_t all;
-    return __builtin_add_overflow(before, (uint64_t)columns, &all) ? UINT64_MAX : all;
+    return plus(area(rows - 1, ld), (uint64_t)columns);
 }
 
 DESCRIBE(gemm) {
@@ -160,18 +173,23 @@ DESCRIBE(gemm) {
     if (a->accumulate && a->bias != 0) {
         reject(s, "bias is 0x%llx, allowed is 0 with accumulate", (unsigned long long)a->bias);
     }
-    uint64_t c_span = strided(a->m, a->n, a->ldc);
+    if (a->accumulate && !a->wide && oom_dtype_is_half(a->dtype)) {
+        reject(s, "wide is false, allowed is true with accumulate and dtype %s",
+               oom_dtype_name(a->dtype));
+    }
+    uint64_t c_size = a->wide ? s->wide : s->element, c_span = strided(a->m, a->n, a->ldc);
     READ(a, strided(a_rows, a_columns, a->lda));
     READ(b, strided(b_rows, b_columns, a->ldb));
     if (a->accumulate)
-        UPDATE(c, c_span);
+        SIZED(c, REQUIRED, READ_WRITE, c_size, c_span, c_span);
     else
-        WRITE(c, c_span);
-    READ_IF(bias, (uint64_t)a->n);
-    double k = (double)a->k, size = (double)s->element, bias = a->bias != 0 ? 1 : 0;
-    s->cost.bytes_read = size * ((double)a->m * k + k * (double)a->n + (a->accumulate ? mn : 0) +
-                                 bias * (double)a->n); /* gaps between strided rows cost nothing */
-    s->cost.bytes_written = size * mn;
+        SIZED(c, REQUIRED, WRITE, c_size, c_span, c_span);
+    READ_WIDE_IF(bias, (uint64_t)a->n);
+    double k = (double)a->k, bias = a->bias != 0 ? 1 : 0;
+    s->cost.bytes_read = (double)s->element * ((double)a->m * k + k * (double)a->n) +
+                         (a->accumulate ? (double)c_size * mn : 0) +
+                         (double)s->wide * bias * (double)a->n; /* gaps between rows cost nothing */
+    s->cost.bytes_written = (double)c_size * mn;
     FLOPS(2 * mn * k + bias * mn);
 }
 
@@ -180,7 +198,7 @@ DESCRIBE(sum_rows) {
     DIM(rows), DIM(columns);
     uint64_t n = area(a->rows, a->columns);
     READ(x, n);
-    UPDATE(out, (uint64_t)a->columns);
+    UPDATE_WIDE(out, (uint64_t)a->columns);
     FLOPS((double)n);
 }
 
@@ -203,7 +221,8 @@ DESCRIBE(embedding_backward) {
     uint64_t n = area(a->rows, a->channels);
     SIZED(tokens, REQUIRED, READ, 4, (uint64_t)a->rows, (uint64_t)a->rows);
     READ(dout, n);
-    PART(dtable, READ_WRITE, area(a->vocab, a->channels), gathered(a->rows, a->vocab, a->channels));
+    SIZED(dtable, REQUIRED, READ_WRITE, s->wide, area(a->vocab, a->channels),
+          gathered(a->rows, a->vocab, a->channels));
     FLOPS((double)n);
 }
 
@@ -221,7 +240,7 @@ DESCRIBE(position_backward) {
     DIM(batch), DIM(positions), DIM(channels);
     uint64_t n = volume(a->batch, a->positions, a->channels);
     READ(dout, n);
-    UPDATE(dtable, area(a->positions, a->channels));
+    UPDATE_WIDE(dtable, area(a->positions, a->channels));
     FLOPS((double)n);
 }
 
@@ -234,11 +253,11 @@ DESCRIBE(layernorm_forward) {
     SCALAR(eps, 0, INFINITY);
     uint64_t n = area(a->rows, a->channels);
     READ(x, n);
-    READ(gamma, channels);
-    READ(beta, channels);
+    READ_WIDE(gamma, channels);
+    READ_WIDE(beta, channels);
     WRITE(out, n);
-    WRITE(mean, rows);
-    WRITE(rstd, rows);
+    WRITE_WIDE(mean, rows);
+    WRITE_WIDE(rstd, rows);
     FLOPS(8 * (double)n + 5 * (double)rows); /* mean 1, var 3, out 4; a row: / / + sqrt / */
 }
 
@@ -249,13 +268,13 @@ DESCRIBE(layernorm_backward) {
     uint64_t n = area(a->rows, a->channels);
     READ(dout, n);
     READ(x, n);
-    READ(gamma, channels);
-    READ(mean, rows);
-    READ(rstd, rows);
+    READ_WIDE(gamma, channels);
+    READ_WIDE(mean, rows);
+    READ_WIDE(rstd, rows);
     READ_IF(residual, n);
     WRITE(dx, n);
-    UPDATE(dgamma, channels);
-    UPDATE(dbeta, channels);
+    UPDATE_WIDE(dgamma, channels);
+    UPDATE_WIDE(dbeta, channels);
     /* xhat 2, g 1, two sums 3, dx 4 and the residual, dgamma 2, dbeta 1; a row: two divisions */
     FLOPS((a->residual != 0 ? 14 : 13) * (double)n + 2 * (double)rows);
 }
@@ -388,23 +407,26 @@ DESCRIBE(attention_tiled_forward) {
     HEADS(a->channels);
     OF_QKV(qkv, READ, 3);
     WRITE(out, h.states);
-    WRITE(lse, h.rows);
+    WRITE_WIDE(lse, h.rows);
     FLOPS((4 * h.per_head + 6) * h.pairs + 2 * (double)h.rows); /* the three stages; lse: log, + */
 }
 
 DESCRIBE(attention_tiled_backward) {
     DIMS_BTCH;
     HEADS(a->channels);
-    s->workspace = times(h.rows, s->element);
+    uint64_t sums = oom_dtype_is_half(a->dtype) ? h.states : 0, kept = plus(h.rows, sums);
+    s->workspace = times(kept, s->wide);
     READ(dout, h.states);
     READ(out, h.states);
     OF_QKV(qkv, READ, 3);
-    READ(lse, h.rows);
+    READ_WIDE(lse, h.rows);
     OF_QKV(dqkv, WRITE, 3);
-    UPDATE(workspace, h.rows);
+    UPDATE_WIDE(workspace, kept);
     /* five products, scale, - lse, exp, - delta, * P; delta; dq and dk scaled */
     FLOPS((10 * h.per_head + 5) * h.pairs + 4 * (double)h.states);
 }
+
+#include "kernels/describe-images.h"
 
 /* ---- loss, dropout, optimizers, plain array ops ---- */
 
@@ -416,8 +438,8 @@ DESCRIBE(cross_entropy) {
     uint64_t n = area(a->rows, a->classes);
     READ(logits, n);
     SIZED(targets, REQUIRED, READ, 4, rows, rows);
-    READ(weights, rows);
-    WRITE(losses, rows);
+    READ_WIDE(weights, rows);
+    WRITE_WIDE(losses, rows);
     SIZED(dlogits, OPTIONAL, WRITE, s->element, n, n);
     /* max, -, exp, +; a row: log, +, -, *.  The gradient: /, *; a row: weight * scale, - 1 */
     double per = a->dlogits != 0 ? 6 : 4;
@@ -425,7 +447,7 @@ DESCRIBE(cross_entropy) {
 }
 
 DESCRIBE(loss_sum) {
-    DTYPE(dtype);
+    DTYPE_NO_HALF(dtype);
     DIM(batch), DIM(positions);
     uint64_t n = area(a->batch, a->positions);
     READ(losses, n);
@@ -446,7 +468,7 @@ DESCRIBE(dropout) {
 }
 
 DESCRIBE(sgd) {
-    COUNTED;
+    COUNTED_OF(DTYPE_NO_HALF);
     SCALAR(lr, 0, INFINITY);
     SCALAR(momentum, 0, INFINITY);
     UPDATE(w, n);
@@ -456,7 +478,7 @@ DESCRIBE(sgd) {
 }
 
 DESCRIBE(adamw) {
-    COUNTED;
+    COUNTED_OF(DTYPE_NO_HALF);
     DIM(t);
     SCALAR(lr, 0, INFINITY);
     SCALAR(beta1, 0, 1);
@@ -493,14 +515,27 @@ DESCRIBE(scale) {
 DESCRIBE(axpy) {
     COUNTED;
     READ(x, n);
-    UPDATE(y, n);
+    UPDATE_WIDE(y, n);
     FLOPS(2 * (double)n);
+}
+
+/* b is of dtype, or one of the two is a half and the other f32. */
+static void beside(struct sheet *s, enum oom_dtype dtype, enum oom_dtype b) {
+    if (s->status != OOM_OK || b == dtype) return;
+    if (b == OOM_F32 && oom_dtype_is_half(dtype)) return;
+    if (dtype == OOM_F32 && oom_dtype_is_half(b)) return;
+    reject(s, "b_dtype is %s (%d), allowed beside %s %s", oom_dtype_name(b), (int)b,
+           oom_dtype_name(dtype),
+           dtype == OOM_F64   ? "is f64"
+           : dtype == OOM_F32 ? "are f32, f16 and bf16"
+                              : "are the same and f32");
 }
 
 DESCRIBE(add) {
     COUNTED;
+    beside(s, a->dtype, a->b_dtype);
     READ(a, n);
-    READ(b, n);
+    SIZED(b, REQUIRED, READ, s->status == OOM_OK ? oom_dtype_bytes(a->b_dtype) : 8, n, n);
     WRITE(out, n);
     FLOPS((double)n);
 }

@@ -16,6 +16,15 @@
  * lane l adds elements l, l + 32, ... in order, then lanes are folded 16, 8, 4, 2, 1;
  *   - the results depend on no thread count, instruction set or schedule.
  *
+ * Halves. Where an op's dtype is f16 or bf16, its arrays are stored so and every value is computed
+ * in f32: elements are converted, exactly, when read, and a result is rounded once, to nearest
+ * even, when written (half.h). What belongs to a row or is summed over rows is in the op's *wide*
+ * type (oom_dtype_wide: f64 for f64, f32 for f32 and the halves): gradients of parameters, a norm's
+ * statistics and parameters, biases, lse, losses, row weights. So no running sum is kept in a half,
+ * and an op's bits are those of the f32 op on converted arrays, rounded. Scalars are rounded to the
+ * wide type. Arrays are of dtype unless their op says "wide"; loss_sum, sgd and adamw have no
+ * halves.
+ *
  * Ownership: the structs hold device addresses and own nothing. Outputs may not overlap inputs
  * unless the op says "in place allowed".
  */
@@ -51,6 +60,18 @@
     X(ATTENTION_SCORES_BACKWARD, attention_scores_backward) \
     X(ATTENTION_TILED_FORWARD, attention_tiled_forward) \
     X(ATTENTION_TILED_BACKWARD, attention_tiled_backward) \
+    X(CONV_FORWARD, conv_forward) \
+    X(CONV_BACKWARD_DATA, conv_backward_data) \
+    X(CONV_BACKWARD_WEIGHT, conv_backward_weight) \
+    X(BATCHNORM_FORWARD, batchnorm_forward) \
+    X(BATCHNORM_INFER, batchnorm_infer) \
+    X(BATCHNORM_BACKWARD, batchnorm_backward) \
+    X(GROUPNORM_FORWARD, groupnorm_forward) \
+    X(GROUPNORM_BACKWARD, groupnorm_backward) \
+    X(MAXPOOL_FORWARD, maxpool_forward) \
+    X(MAXPOOL_BACKWARD, maxpool_backward) \
+    X(MEANPOOL_FORWARD, meanpool_forward) \
+    X(MEANPOOL_BACKWARD, meanpool_backward) \
     X(CROSS_ENTROPY, cross_entropy) \
     X(LOSS_SUM, loss_sum) \
     X(DROPOUT, dropout) \
@@ -72,11 +93,14 @@ enum oom_op {
 
 /* C = [C +] op(A) op(B) [+ bias].  op(A) is (M,K), op(B) is (K,N), C is (M,N).
  * A transposed matrix is stored as (K,M) or (N,K). ld counts elements and is at least the stored
- * row's length. dtype f32 or f64. Flops 2MNK; bytes (MK + KN + MN (+ MN)) * size. */
+ * row's length. A and B of dtype, bias wide; C of dtype, or with `wide` of its wide type. A C of
+ * halves is the f32 result, bias included, rounded once. Flops 2MNK; bytes MK + KN of A and B,
+ * MN (2MN) of C. */
 struct oom_gemm_args {
     enum oom_dtype dtype;
     bool transpose_a, transpose_b;
-    bool accumulate; /* start each chain from C; not together with bias */
+    bool accumulate; /* start each chain from C, which is not of halves; not together with bias */
+    bool wide;       /* C is f32 where dtype is a half; for f32 and f64 it says nothing */
     int64_t m, n, k; /* each at least 1 */
     oom_devptr a;
     int64_t lda;
@@ -87,8 +111,8 @@ struct oom_gemm_args {
     oom_devptr bias; /* (N) or 0; added to each row after the chain */
 };
 
-/* out[j] = out[j] + x[0][j] + x[1][j] + ..., in row order.  x (N,C), out (C). The gradient of a
- * bias. */
+/* out[j] = out[j] + x[0][j] + x[1][j] + ..., in row order.  x (N,C), out (C) wide. The gradient of
+ * a bias. */
 struct oom_sum_rows_args {
     enum oom_dtype dtype;
     int64_t rows, columns;
@@ -103,21 +127,21 @@ struct oom_embedding_forward_args {
     oom_devptr tokens, table, out;
 };
 
-/* dtable[tokens[r]] += dout[r], in row order. */
+/* dtable[tokens[r]] += dout[r], in row order. dtable wide. */
 struct oom_embedding_backward_args {
     enum oom_dtype dtype;
     int64_t rows, channels, vocab;
     oom_devptr tokens, dout, dtable;
 };
 
-/* x[b][t] += table[t].  x (B,T,C), table (T or more,C). In place. */
+/* x[b][t] += table[t].  x (B,T,C), table (T or more,C). In place: a sum of two, rounded once. */
 struct oom_position_forward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels;
     oom_devptr table, x;
 };
 
-/* dtable[t] += dout[b][t], in order of b. */
+/* dtable[t] += dout[b][t], in order of b. dtable wide. */
 struct oom_position_backward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels;
@@ -126,7 +150,8 @@ struct oom_position_backward_args {
 
 /* Layer normalisation over the last dimension (Ba, Kiros, Hinton 2016; biased variance):
  * mean = sum x / C; var = sum (x - mean)^2 / C; rstd = 1 / sqrt(var + eps);
- * out = (x - mean) * rstd * gamma + beta.  x, out (N,C); gamma, beta (C); mean, rstd (N). */
+ * out = (x - mean) * rstd * gamma + beta.  x, out (N,C); gamma, beta (C) and mean, rstd (N)
+ * wide. */
 struct oom_layernorm_forward_args {
     enum oom_dtype dtype;
     int64_t rows, channels;
@@ -138,7 +163,8 @@ struct oom_layernorm_forward_args {
 /* xhat = (x - mean) * rstd; g = dout * gamma;
  * dx = residual + rstd * (g - sum(g) / C - xhat * sum(g * xhat) / C);
  * dgamma += sum over rows of dout * xhat; dbeta += sum over rows of dout.
- * residual (N,C) or 0: the gradient that reaches x past the norm. */
+ * residual (N,C) or 0: the gradient that reaches x past the norm. gamma, mean, rstd, dgamma, dbeta
+ * wide. */
 struct oom_layernorm_backward_args {
     enum oom_dtype dtype;
     int64_t rows, channels;
@@ -183,7 +209,8 @@ struct oom_relu_backward_args {
  * With materialised scores, one op per stage, so that every temporary is a tensor of the caller:
  *   scores = scale q k^T;  probs = softmax(scores);  out = probs v.
  * scores, probs and their gradients are (B,NH,T,T); entries with column > row (the future) are
- * neither written nor read. */
+ * neither written nor read. Of halves, each array an op writes is its f32 result rounded once;
+ * products are the chains of gemm. */
 struct oom_attention_scores_forward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels, heads;
@@ -221,14 +248,16 @@ struct oom_attention_scores_backward_args {
 };
 
 /* The same function with online softmax (Milakov, Gimelshein 2018; Dao et al. 2022): no more than
- * a tile of scores ever exists, in scratch. lse (B,NH,T) = log sum exp of the scaled scores. */
+ * a tile of scores ever exists, in scratch. lse (B,NH,T), wide, = log sum exp of the scaled scores.
+ */
 struct oom_attention_tiled_forward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels, heads;
     oom_devptr qkv;
     oom_devptr out, lse;
 };
-/* delta = sum over D of dout * out per position and head, kept in workspace (B,NH,T);
+/* delta = sum over D of dout * out per position and head, kept in workspace (B,NH,T), wide, and
+ * with halves beside it dq in f32 (B,NH,T,D), which is summed over blocks of keys;
  * P = exp(scale q k^T - lse); dv = P^T dout; dS = P * (dout v^T - delta);
  * dq = scale dS k; dk = scale dS^T q. Writes all of dqkv (B,T,3C). */
 struct oom_attention_tiled_backward_args {
@@ -239,10 +268,170 @@ struct oom_attention_tiled_backward_args {
     oom_devptr workspace; /* oom_op_workspace_bytes() bytes */
 };
 
+/* ---- images: (B,H,W,C), channels last; E = H * W positions ---- */
+
+/* A convolution's sizes; the result is (B,P,Q,K). At most 2^31 - 1 each, so is P, Q, and H + 2 pad.
+ * The kernel fits the padded image, and pad is less than the kernel, so every window meets it. */
+struct oom_conv_shape {
+    int64_t batch, height, width, channels;       /* B, H, W, C */
+    int64_t filters, kernel_height, kernel_width; /* K, R, S */
+    int64_t stride, pad;                          /* from 1; from 0 */
+};
+
+/* P = (H + 2 pad - R) / stride + 1, rounded down; Q likewise. */
+static inline int64_t oom_conv_rows(const struct oom_conv_shape *s) {
+    return (s->height + 2 * s->pad - s->kernel_height) / s->stride + 1;
+}
+static inline int64_t oom_conv_columns(const struct oom_conv_shape *s) {
+    return (s->width + 2 * s->pad - s->kernel_width) / s->stride + 1;
+}
+
+/* The same bits by either. EXPLICIT first writes the matrix of all windows, one row for each pixel
+ * of the result, into the workspace: (B P Q, R S C) of dtype, for backward_data (B H W, R S K);
+ * IMPLICIT gathers a few of these rows at a time into scratch and needs no workspace. */
+enum oom_conv_algorithm {
+    OOM_CONV_IMPLICIT,
+    OOM_CONV_EXPLICIT,
+    OOM_CONV_ALGORITHM_COUNT
+};
+
+/* Convolution without bias (as everywhere in networks, a correlation: the kernel is not turned):
+ * y[b][p][q][k] = sum over (r, s, c) of x[b][p stride + r - pad][q stride + s - pad][c] w[k][r][s][c]
+ * one fma chain from 0 over (r, s, c) in order; outside x is 0, whose products are in the chain.
+ * x (B,H,W,C), w (K,R,S,C), y (B,P,Q,K). Flops 2 B P Q K R S C, the products with 0 counted. */
+struct oom_conv_forward_args {
+    enum oom_dtype dtype;
+    enum oom_conv_algorithm algorithm;
+    struct oom_conv_shape shape;
+    oom_devptr x, w;
+    oom_devptr y;
+    oom_devptr workspace; /* oom_op_workspace_bytes() bytes, or 0 where that is 0 */
+};
+
+/* dx[b][h][w][c] = sum over (r, s, k) of dy[b][p][q][k] w[k][r][s][c] with p stride + r - pad = h and
+ * q stride + s - pad = w: one chain from 0 over (r, s, k) in order; where there is no such p or q
+ * dy is 0, whose products are in the chain. Flops 2 B H W C R S K. */
+struct oom_conv_backward_data_args {
+    enum oom_dtype dtype;
+    enum oom_conv_algorithm algorithm;
+    struct oom_conv_shape shape;
+    oom_devptr dy, w;
+    oom_devptr dx;
+    oom_devptr workspace; /* as above */
+};
+
+/* dw[k][r][s][c] += sum over (b, p, q) of dy[b][p][q][k] x[b][p stride + r - pad][...][c]: one chain
+ * over the rows (b, p, q) in order, from the value at its destination. dw (K,R,S,C) wide. */
+struct oom_conv_backward_weight_args {
+    enum oom_dtype dtype;
+    enum oom_conv_algorithm algorithm;
+    struct oom_conv_shape shape;
+    oom_devptr dy, x;
+    oom_devptr dw;
+    oom_devptr workspace; /* as above */
+};
+
+/* Batch normalisation (Ioffe, Szegedy 2015) of N = B E rows. With counts, sample b stands counts[b]
+ * times in the statistics (c is its count, 1 without), and M = E * sum of counts, N without:
+ * mean = sum c x / M; var = sum c (x - mean)^2 / M; rstd = 1 / sqrt(var + eps);
+ * out = (x - mean) * rstd * gamma + beta;
+ * running = (1 - momentum) * running + momentum * value, of the mean and of the unbiased variance
+ * sum c (x - mean)^2 / (M - 1), as PyTorch. Sums are one chain over rows per channel, from 0.
+ * x, out (B,E,C); the others (C) wide, but counts (B) wide. counts or 0; both of running or 0, and
+ * with them M must be above 1 (refused where B E is 1 without counts). */
+struct oom_batchnorm_forward_args {
+    enum oom_dtype dtype;
+    int64_t batch, positions, channels;
+    double eps, momentum; /* momentum is not looked at where running is 0 */
+    oom_devptr x, gamma, beta, counts;
+    oom_devptr out, mean, rstd, running_mean, running_var;
+};
+
+/* out = (x - running_mean) * (1 / sqrt(running_var + eps)) * gamma + beta.  x, out (N,C); the others
+ * (C) wide. */
+struct oom_batchnorm_infer_args {
+    enum oom_dtype dtype;
+    int64_t rows, channels;
+    double eps;
+    oom_devptr x, gamma, beta, running_mean, running_var;
+    oom_devptr out;
+};
+
+/* xhat = (x - mean) * rstd; dout of a sample is the gradient that all its occurrences receive, dx
+ * likewise:
+ * dx = residual + gamma * rstd * (dout - c * sum(dout) / M - c * xhat * sum(dout * xhat) / M);
+ * dgamma += sum of dout * xhat; dbeta += sum of dout. The sums over rows for dx are chains from 0,
+ * those for dgamma and dbeta from the destination. residual (B,E,C) or 0, counts (B) or 0. */
+struct oom_batchnorm_backward_args {
+    enum oom_dtype dtype;
+    int64_t batch, positions, channels;
+    oom_devptr dout, x, gamma, mean, rstd, counts, residual;
+    oom_devptr dx, dgamma, dbeta;
+};
+
+/* Group normalisation (Wu, He 2018): the statistics are those of one sample and one of G groups of
+ * C / G adjacent channels, n = E * C / G elements:
+ * mean = sum x / n; var = sum (x - mean)^2 / n; rstd = 1 / sqrt(var + eps);
+ * out = (x - mean) * rstd * gamma + beta.
+ * Sums are one chain over positions per channel, then one over the group's channels in order.
+ * x, out (B,E,C); gamma, beta (C) wide; mean, rstd (B,G) wide. groups divides channels. */
+struct oom_groupnorm_forward_args {
+    enum oom_dtype dtype;
+    int64_t batch, positions, channels, groups;
+    double eps;
+    oom_devptr x, gamma, beta;
+    oom_devptr out, mean, rstd;
+};
+
+/* As layernorm_backward, with the sums over the group: g = dout * gamma;
+ * dx = residual + rstd * (g - sum(g) / n - xhat * sum(g * xhat) / n);
+ * dgamma += sum over the rows (b, e) of dout * xhat; dbeta += sum of dout: one chain over rows. */
+struct oom_groupnorm_backward_args {
+    enum oom_dtype dtype;
+    int64_t batch, positions, channels, groups;
+    oom_devptr dout, x, gamma, mean, rstd, residual;
+    oom_devptr dx, dgamma, dbeta;
+};
+
+/* y[b][p][q][c] = the largest of the window of size * size elements that begins at (p size, q size);
+ * rows and columns beyond the last whole window are ignored. index is r * size + s of the element
+ * taken: the first one unless a later one is greater, or NaN (PyTorch's rule: the last NaN). With
+ * `branch` (u8, or 0) the index is taken from there instead (clamped to size^2 - 1) and y is that
+ * element, so that a second computation follows the same branch; index is written all the same.
+ * x (B,H,W,C); y, index, branch (B,H/size,W/size,C); size at most 16, H and W. */
+struct oom_maxpool_forward_args {
+    enum oom_dtype dtype;
+    int64_t batch, height, width, channels, size;
+    oom_devptr x, branch;
+    oom_devptr y, index;
+};
+
+/* dx = dy of its window where the window's index names it, else 0. Writes all of dx (B,H,W,C). */
+struct oom_maxpool_backward_args {
+    enum oom_dtype dtype;
+    int64_t batch, height, width, channels, size;
+    oom_devptr dy, index;
+    oom_devptr dx;
+};
+
+/* y[b] = (x[b][0] + x[b][1] + ...) / E: one chain over positions from 0.  x (B,E,C), y (B,C). */
+struct oom_meanpool_forward_args {
+    enum oom_dtype dtype;
+    int64_t batch, positions, channels;
+    oom_devptr x, y;
+};
+
+/* dx[b][e] = dy[b] / E. */
+struct oom_meanpool_backward_args {
+    enum oom_dtype dtype;
+    int64_t batch, positions, channels;
+    oom_devptr dy, dx;
+};
+
 /* Softmax cross-entropy with row weights:
  * p = softmax(logits[r]); losses[r] = weights[r] * -log p[targets[r]];
  * dlogits[r] = weights[r] * scale * (p - onehot(targets[r])).
- * logits, dlogits (N,V); targets (N) i32, clamped as in embedding; weights, losses (N) of dtype;
+ * logits, dlogits (N,V); targets (N) i32, clamped as in embedding; weights, losses (N) wide;
  * dlogits may be 0 (loss only) or equal logits (in place). scale is the loss scale. A window's
  * weights are w / W with W the sum over the whole window, so nothing is divided afterwards. */
 struct oom_cross_entropy_args {
@@ -256,7 +445,7 @@ struct oom_cross_entropy_args {
 /* out = out + s_0 + s_1 + ..., where s_b is the sum of sample b's T losses by the tree of 32 lanes:
  * one chain over *samples*, in order, so that a cut between samples does not show. A chain over all
  * B T rows would err by sqrt(B T) / 4 u on average: too near to any bound for a single number.
- * losses (B,T), out (1). */
+ * losses (B,T), out (1). f32 or f64. */
 struct oom_loss_sum_args {
     enum oom_dtype dtype;
     int64_t batch, positions;
@@ -276,7 +465,8 @@ struct oom_dropout_args {
     oom_devptr samples, x, y;
 };
 
-/* SGD with momentum, as PyTorch: v = momentum * v + g; w -= lr * v.  In place on w, v. */
+/* SGD with momentum, as PyTorch: v = momentum * v + g; w -= lr * v.  In place on w, v. f32 or
+ * f64. */
 struct oom_sgd_args {
     enum oom_dtype dtype;
     int64_t n;
@@ -287,7 +477,7 @@ struct oom_sgd_args {
 /* AdamW (Loshchilov, Hutter 2019), as PyTorch: t is the step, from 1;
  * w *= 1 - lr * decay; m += (1 - beta1) (g - m); v = beta2 v + (1 - beta2) g^2;
  * w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps).
- * The scalar factors are computed in double and rounded to dtype once. */
+ * The scalar factors are computed in double and rounded to dtype once. f32 or f64. */
 struct oom_adamw_args {
     enum oom_dtype dtype;
     int64_t n;
@@ -296,7 +486,7 @@ struct oom_adamw_args {
     oom_devptr w, m, v, g;
 };
 
-/* x = value, n elements of dtype (f32 or f64). */
+/* x = value, rounded to dtype once; n elements. */
 struct oom_fill_args {
     enum oom_dtype dtype;
     int64_t n;
@@ -304,14 +494,15 @@ struct oom_fill_args {
     oom_devptr x;
 };
 
-/* y = x, converted from one dtype to another (f32, f64). Rounds to nearest even. */
+/* y = x, converted from one dtype to another: every pair of f32, f64, f16 and bf16, rounded once
+ * (f64 to a half not by way of f32), to nearest even. */
 struct oom_copy_args {
     enum oom_dtype from, to;
     int64_t n;
     oom_devptr x, y;
 };
 
-/* x *= factor (rounded to dtype once). */
+/* x *= factor (rounded to the wide type once). */
 struct oom_scale_args {
     enum oom_dtype dtype;
     int64_t n;
@@ -319,7 +510,7 @@ struct oom_scale_args {
     oom_devptr x;
 };
 
-/* y = y + a * x: one product, one sum, each rounded; a rounded to dtype once. */
+/* y = y + a * x: one product, one sum, each rounded; a rounded to the wide type once; y wide. */
 struct oom_axpy_args {
     enum oom_dtype dtype;
     int64_t n;
@@ -327,9 +518,10 @@ struct oom_axpy_args {
     oom_devptr x, y;
 };
 
-/* out = a + b. out may be a or b. */
+/* out = a + b, rounded once. a and out of dtype; b of b_dtype, which is dtype, or a half beside
+ * f32, or f32 beside a half. out may be a, and b where that is of dtype. */
 struct oom_add_args {
-    enum oom_dtype dtype;
+    enum oom_dtype dtype, b_dtype;
     int64_t n;
     oom_devptr a, b, out;
 };

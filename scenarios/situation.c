@@ -12,7 +12,7 @@ enum { LAYERS_MOST = 512 };
 /* Narrow models give many bytes for little arithmetic, which is what a simulated device on a CPU
  * needs. Samples are as long as it takes to keep the depth below DEEP: a deep net of narrow layers
  * carries the rounding of all those before it into each gradient. */
-enum { DEEP = 24, LONGEST_CONTEXT = 512, MOST_ROWS = 16384 };
+enum { DEEP = 24, LONGEST_CONTEXT = 512, MOST_ROWS = 16384, LARGEST_IMAGE = 256 };
 
 static struct oom_model_spec shape_of(uint64_t capacity, enum oom_model_kind kind) {
     struct oom_model_spec spec = oom_model_spec_default(kind);
@@ -21,15 +21,28 @@ static struct oom_model_spec shape_of(uint64_t capacity, enum oom_model_kind kin
     spec.heads = kind == OOM_MODEL_GPT ? (small ? 4 : 8) : spec.heads;
     spec.context = kind == OOM_MODEL_GPT ? 64 : spec.context;
     spec.rows = kind == OOM_MODEL_MLP ? 128 : spec.rows;
+    if (kind == OOM_MODEL_CNN) spec.width = 8;
     return spec;
 }
 
 /* Twice as long samples; false when they are as long as they may be. */
 static bool lengthen(struct oom_model_spec *spec) {
-    int64_t *length = spec->kind == OOM_MODEL_GPT ? &spec->context : &spec->rows;
-    if (*length * 2 > (spec->kind == OOM_MODEL_GPT ? LONGEST_CONTEXT : MOST_ROWS)) return false;
+    const struct {
+        int64_t *length, most;
+    } of[OOM_MODEL_COUNT] = {
+        [OOM_MODEL_MLP] = {&spec->rows, MOST_ROWS},
+        [OOM_MODEL_GPT] = {&spec->context, LONGEST_CONTEXT},
+        [OOM_MODEL_CNN] = {&spec->image, LARGEST_IMAGE},
+    };
+    int64_t *length = of[spec->kind].length;
+    if (*length * 2 > of[spec->kind].most) return false;
     *length *= 2;
     return true;
+}
+
+/* The least number of layers that can be added: each stage of cnn has as many. */
+static int64_t layers_at_once(const struct oom_model_spec *spec) {
+    return spec->kind == OOM_MODEL_CNN ? spec->stages : 1;
 }
 
 static enum oom_status reserved_of(const struct oom_run_options *options,
@@ -52,23 +65,24 @@ static enum oom_status reserved_of(const struct oom_run_options *options,
 static enum oom_status search_depth(const struct oom_run_options *options, int64_t batch,
                                     double need, struct oom_model_spec *spec) {
     double wanted = need * (double)options->capacity;
-    int64_t low = 0, high = 1;
-    for (uint64_t bytes = 0; high < LAYERS_MOST; low = high, high *= 2) {
-        spec->layers = high;
+    int64_t low = 0, high = 1, unit = layers_at_once(spec);
+    for (uint64_t bytes = 0; high * unit < LAYERS_MOST; low = high, high *= 2) {
+        spec->layers = high * unit;
         OOM_TRY(reserved_of(options, spec, batch, &bytes));
         if ((double)bytes >= wanted) break;
     }
     while (high - low > 1) {
         uint64_t bytes = 0;
-        spec->layers = low + (high - low) / 2;
+        int64_t middle = low + (high - low) / 2;
+        spec->layers = middle * unit;
         OOM_TRY(reserved_of(options, spec, batch, &bytes));
         if ((double)bytes >= wanted) {
-            high = spec->layers;
+            high = middle;
         } else {
-            low = spec->layers;
+            low = middle;
         }
     }
-    spec->layers = high;
+    spec->layers = high * unit;
     return OOM_OK;
 }
 
@@ -266,9 +280,10 @@ static enum oom_status skip_if_unfit(enum oom_status status, struct oom_scenario
     return OOM_OK;
 }
 
-static void name_row(const struct listing *l, const struct oom_row *row, char id[OOM_ID_MAX]) {
-    snprintf(id, OOM_ID_MAX, "%s/%s/%s/%s%s%s", l->scenario, row->mitigation,
-             oom_model_name(row->model), oom_dtype_name(OOM_F32), row->variant != NULL ? "/" : "",
+static void name_row(const struct listing *l, const struct oom_row *row, struct oom_case *c) {
+    enum oom_dtype dtype = oom_job_precision(&c->mitigated);
+    snprintf(c->id, sizeof c->id, "%s/%s/%s/%s%s%s", l->scenario, row->mitigation,
+             oom_model_name(row->model), oom_dtype_name(dtype), row->variant != NULL ? "/" : "",
              row->variant != NULL ? row->variant : "");
 }
 
@@ -279,7 +294,7 @@ static enum oom_status add_row(struct listing *l, const struct oom_row *row) {
     OOM_TRY(add(l, &added));
     struct oom_case *c = &added->the_case;
     enum oom_status status = row->make(row->small ? &l->small : &l->asked, row, c);
-    name_row(l, row, c->id);
+    name_row(l, row, c);
     if (row->table) return skip_if_unfit(status, added);
     if (status == OOM_OK) status = row->make(&l->small, row, &guards);
     c->guards = guards.mitigated;

@@ -53,6 +53,24 @@
       "the finder returns the first size that fails instead of the last that fits") \
     X(FREED_TOO_EARLY, "activation_freed_early", \
       "a saved activation is freed before its backward has read it, and reused") \
+    X(NO_LOSS_SCALE, "no_loss_scale", \
+      "gradients are computed in f16 without a loss scale: the small ones become 0") \
+    X(NOT_UNSCALED, "gradients_not_unscaled", \
+      "the optimizer gets the gradients of the scaled loss") \
+    X(STEP_ON_INF, "stepped_on_inf", "a step whose gradients overflowed is taken all the same") \
+    X(NO_MASTER, "no_master_weights", \
+      "the weights themselves are halves: updates below half a unit in the last place are lost") \
+    X(NORM_IN_HALF, "norm_in_half", "a norm reads its rows rounded to a half") \
+    X(SCALE_IN_WINDOW, "scale_changed_in_window", \
+      "the loss scale changes between the micro-batches of one window") \
+    X(RNG_NOT_RESTORED, "rng_not_restored", \
+      "a recomputed segment draws new random numbers for its dropout") \
+    X(BOUNDARY_CHANGED, "boundary_changed_in_place", \
+      "a checkpoint is changed in place after it was kept") \
+    X(SEGMENT_INPUT, "segment_from_wrong_input", \
+      "one segment is recomputed from an input in which one sample stands for another") \
+    X(STATISTICS_TWICE, "statistics_updated_twice", \
+      "a recomputed batch norm counts its batch a second time") \
     X(BLOCK_TWICE, "block_handed_out_twice", \
       "the allocator hands out a block that somebody holds") \
     X(UNMAPPED_LIVE, "segment_unmapped_live", \

@@ -29,6 +29,7 @@ int oom_verb_explain(int argc, char **argv);
 int oom_verb_plan(int argc, char **argv);
 int oom_verb_replay(int argc, char **argv);
 int oom_verb_bench(int argc, char **argv);
+int oom_verb_grad(int argc, char **argv);
 int oom_verb_scenario(int argc, char **argv); /* one scenario's cases, in this process */
 int oom_verb_step(int argc, char **argv);     /* one job of a case, in this process */
 

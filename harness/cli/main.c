@@ -17,6 +17,8 @@ const struct oom_verb oom_verbs[] = {
     {"replay", "TRACE", "a recorded run under other settings: where it would OOM, the least card",
      oom_verb_replay},
     {"bench", "[GLOB...]", "measurements, beside others' where they are there", oom_verb_bench},
+    {"grad", "--out FILE", "gradients of a given model, weights and batch (safetensors in and out)",
+     oom_verb_grad},
     {"scenario", "NAME", NULL, oom_verb_scenario},
     {"step", "DIRECTORY", NULL, oom_verb_step},
     {0},
@@ -29,7 +31,9 @@ const char *oom_self(void) {
 int oom_exit_for(enum oom_status status, const char *what) {
     const struct oom_failure *failure = oom_failure_last();
     const char *message = failure->status != OOM_OK ? failure->message : oom_status_text(status);
-    fprintf(stderr, "oombench %s: %s\n", what, message);
+    char shown[4 * sizeof failure->message]; /* a message may quote a file, or an argument */
+    fprintf(stderr, "oombench %s: %s\n", what,
+            oom_text_show(message, strlen(message), shown, sizeof shown));
     if (status == OOM_USAGE) return OOM_EXIT_USAGE;
     if (status == OOM_NOTHING || status == OOM_ABSENT) return OOM_EXIT_NOTHING;
     return OOM_EXIT_HARNESS;
@@ -53,7 +57,9 @@ static int unknown(const char *name) {
         if (verb->summary != NULL) known[count++] = verb->name;
     }
     const char *near = oom_nearest_name(name, known, count);
-    fprintf(stderr, "oombench: unknown verb '%s'%s%s%s; `oombench --help` lists them\n", name,
+    char shown[128];
+    fprintf(stderr, "oombench: unknown verb '%s'%s%s%s; `oombench --help` lists them\n",
+            oom_text_show(name, strlen(name), shown, sizeof shown),
             near != NULL ? ", nearest is '" : "", near != NULL ? near : "",
             near != NULL ? "'" : "");
     return OOM_EXIT_USAGE;

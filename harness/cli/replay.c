@@ -288,15 +288,16 @@ static void print_decisions(const struct oom_replay_verdict *v) {
 /* Which settings would have saved a run that ended in OOM, on the card it ran
  * on. */
 static void print_saved(const struct replay *replay) {
-    char text[1024] = "", size[SIZE_TEXT];
+    char text[1024] = "", size[SIZE_TEXT], name[4 * OOM_CONF_MAX];
     const struct oom_replay_table *table = &replay->table;
     if (replay->verdict.ooms == 0 || !(replay->capacity_known || replay->capacity_inferred)) return;
     size_t used = 0;
     for (int i = 0; i < table->row_count; i++) {
         if (!table->rows[i].at[0].fits || strcmp(table->rows[i].name, "recorded") == 0) continue;
         if (used + OOM_CONF_MAX + 128 > sizeof text) break;
-        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used > 0 ? "; " : "",
-                                 table->rows[i].name);
+        oom_text_show(table->rows[i].name, strlen(table->rows[i].name), name, sizeof name);
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%.*s", used > 0 ? "; " : "",
+                                 OOM_CONF_MAX, name);
     }
     printf("it ran out of memory on a card of %s (%s); ",
            oom_size_format(table->capacities[0], size, sizeof size),

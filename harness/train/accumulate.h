@@ -20,7 +20,8 @@ struct oom_cut {
 int64_t oom_cut_size(struct oom_cut cut, int j);
 int oom_cut_count(struct oom_cut cut, int64_t samples);
 
-/* Called when all gradients of a window are there, before the optimizer reads them. */
+/* Called when all gradients of a window are there, before the optimizer reads them; also where one
+ * of them is not finite and the step will be left out (trainer->scaler.found). */
 struct oom_gradients_ready {
     void *context;
     enum oom_status (*call)(void *context, struct oom_trainer *trainer,

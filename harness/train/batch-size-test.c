@@ -215,7 +215,7 @@ static double trial_peak(const struct rig_options *o, int64_t size) {
     rig_window(&rig, size, 0, false);
     oom_allocator_reset_peaks(rig.session.allocator);
     CHECK_OK(oom_trainer_micro_batch(rig.trainer, &rig.window, 0, size,
-                                     (struct oom_weighing){rig.window.total, false}));
+                                     (struct oom_weighing){.divisor = rig.window.total}));
     double peak = (double)rig_live_peak(&rig);
     CHECK_OK(oom_recover(rig.trainer, OOM_RECOVERY_FULL));
     rig_close(&rig);
@@ -265,7 +265,8 @@ static void measured_rules(void) {
 
 struct everything {
     struct snapshot weights;
-    struct snapshot states; /* those that exist, one after the other */
+    struct snapshot states;     /* those that exist, one after the other */
+    struct snapshot statistics; /* of batch norms: a forward changes them */
     int64_t allocated, steps;
     uint32_t rng_step;
 };
@@ -287,6 +288,20 @@ static void read_states(struct rig *rig, struct snapshot *out) {
     }
 }
 
+static void read_statistics(struct rig *rig, struct snapshot *out) {
+    struct oom_trainer *t = rig->trainer;
+    size_t count = 0;
+    for (int i = 0; i < t->statistic_count; i++) {
+        count += (size_t)t->statistics[i].n * rig_real(rig);
+    }
+    *out = (struct snapshot){.bytes = oom_host_alloc(count + 1)};
+    for (int i = 0; out->bytes != NULL && i < t->statistic_count; i++) {
+        size_t bytes = (size_t)t->statistics[i].n * rig_real(rig);
+        rig_download(rig, t->statistics[i].value.data, out->bytes + out->count, bytes);
+        out->count += bytes;
+    }
+}
+
 static struct everything everything_take(struct rig *rig) {
     struct everything e = {
         .allocated =
@@ -296,12 +311,14 @@ static struct everything everything_take(struct rig *rig) {
     snapshot_take(rig, true, &e.weights);
     e.weights.count -= rig_real(rig); /* the loss of a failed step is nothing to keep */
     read_states(rig, &e.states);
+    read_statistics(rig, &e.statistics);
     return e;
 }
 
 static void everything_free(struct everything *e) {
     snapshot_free(&e->weights);
     snapshot_free(&e->states);
+    snapshot_free(&e->statistics);
 }
 
 static bool gradients_clear(struct rig *rig) {
@@ -364,6 +381,8 @@ static enum oom_status after_recovery(void *context, struct oom_trainer *trainer
     struct everything now = everything_take(&run->rig);
     (void)trainer;
     check_same(&run->before, &now, "recovered from", run->n);
+    CHECK_MSG(memcmp(run->before.statistics.bytes, now.statistics.bytes, now.statistics.count) == 0,
+              "batch statistics, recovered from %d", run->n);
     CHECK_MSG(now.allocated == run->before.allocated, "allocated bytes, recovered from %d", run->n);
     CHECK_MSG(gradients_clear(&run->rig), "clear gradients, recovered from %d", run->n);
     CHECK_OK(oom_allocator_check(run->rig.session.allocator));
@@ -436,7 +455,7 @@ static void every_allocation(const char *model, bool micro, enum oom_gradients g
 static void prepare_update(struct rig *rig) {
     CHECK_OK(oom_trainer_begin_step(rig->trainer));
     CHECK_OK(oom_trainer_micro_batch(rig->trainer, &rig->window, 0, rig->window.samples,
-                                     (struct oom_weighing){rig->window.total, false}));
+                                     (struct oom_weighing){.divisor = rig->window.total}));
 }
 
 static void optimizer_all_or_nothing(enum oom_optimizer optimizer, int states) {
@@ -553,6 +572,9 @@ void batch_size_test(void) {
     static const char gpt[] = "gpt,layers=1,width=8,heads=2,context=6,vocab=9,dropout=0.125";
     static const char scores[] = "gpt,layers=1,width=8,heads=2,context=5,vocab=9,attention=scores";
     static const char mlp[] = "mlp,layers=2,width=8,rows=3,vocab=4,dropout=0.125";
+    static const char cnn[] =
+        "cnn,layers=2,width=4,image=4,norm=group,groups=2,vocab=4,dropout=0.125";
+    static const char batch_norm[] = "cnn,layers=1,width=4,image=4,stages=1,vocab=4";
     sequences();
     largest_fit();
     planned_is_largest("gpt,layers=2,width=32,heads=4,context=64", 16 << 20, false);
@@ -564,6 +586,8 @@ void batch_size_test(void) {
     every_allocation(scores, true, OOM_GRADIENTS_NONE, OOM_OPTIMIZER_SGD);
     every_allocation(mlp, true, OOM_GRADIENTS_NONE, OOM_OPTIMIZER_ADAMW);
     every_allocation(mlp, false, OOM_GRADIENTS_ZEROED, OOM_OPTIMIZER_SGD);
+    every_allocation(cnn, true, OOM_GRADIENTS_NONE, OOM_OPTIMIZER_SGD);
+    every_allocation(batch_norm, false, OOM_GRADIENTS_NONE, OOM_OPTIMIZER_SGD);
     optimizer_all_or_nothing(OOM_OPTIMIZER_SGD, 6);
     optimizer_all_or_nothing(OOM_OPTIMIZER_ADAMW, 12);
     host_memory();

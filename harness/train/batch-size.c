@@ -112,7 +112,7 @@ static enum oom_status trial(struct step *step, int64_t size, uint64_t *peak) {
     enum oom_status status = oom_trainer_begin_step(t);
     if (status == OOM_OK) {
         status = oom_trainer_micro_batch(t, &window, 0, samples,
-                                         (struct oom_weighing){window.total, false});
+                                         (struct oom_weighing){.divisor = window.total});
     }
     note(step, size, true, status);
     *peak =

@@ -34,7 +34,7 @@ static struct loaded load(struct rig *rig, int64_t begin, int64_t end) {
     const struct oom_model_spec *spec = &t->options.spec;
     struct oom_batch batch;
     CHECK_OK(oom_batch_load(&t->scope, &rig->window, begin, end,
-                            (struct oom_weighing){rig->window.total, false}, &batch));
+                            (struct oom_weighing){.divisor = rig->window.total}, &batch));
     uint64_t n = (uint64_t)batch.rows;
     struct loaded out = {.samples = batch.samples, .rows = batch.rows};
     bool text = spec->kind == OOM_MODEL_GPT;
@@ -262,7 +262,7 @@ static void shrinking_file(const char *path) {
     write_file(path, "", 0);
     rig_window(&rig, 2, 0, false);
     CHECK_EQ(oom_batch_load(&rig.trainer->scope, &rig.window, 0, 2,
-                            (struct oom_weighing){1.0, false}, &batch),
+                            (struct oom_weighing){.divisor = 1.0}, &batch),
              OOM_IO);
     oom_failure_clear();
     CHECK_OK(oom_trainer_drop(rig.trainer));

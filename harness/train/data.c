@@ -7,6 +7,7 @@
 #include "harness/base/fingerprint.h"
 #include "harness/base/rng.h"
 #include "harness/base/control.h"
+#include "harness/train/given.h"
 #include "kernels/hostmem.h"
 
 #include <errno.h>
@@ -240,13 +241,13 @@ static enum oom_status load_text(struct loader *load, int64_t identity, int64_t 
 static enum oom_status load_rows(struct loader *load, int64_t identity, int64_t place) {
     const struct oom_model_spec *spec = load->window->spec;
     struct oom_rng rng = {sample_seed(load->window->source, identity)};
-    int64_t rows = load->batch->each, n = rows * spec->width;
+    int64_t rows = load->batch->each, n = rows * oom_spec_row_numbers(spec);
     for (int64_t i = 0; i < n; i++) store_real(load, i, draw_normal(&rng));
     OOM_TRY(put(load, load->batch->inputs, place,
                 (uint64_t)n * oom_dtype_bytes(load->scope->session->dtype)));
     int32_t *targets = (int32_t *)(void *)load->staging;
     for (int64_t r = 0; r < rows; r++) {
-        uint64_t draw = window_draw(load->window, identity * spec->rows + r, SALT_TARGET);
+        uint64_t draw = window_draw(load->window, identity * oom_spec_rows(spec) + r, SALT_TARGET);
         targets[r] = (int32_t)(draw % (uint64_t)spec->vocab);
     }
     return put(load, load->batch->targets, place, (uint64_t)rows * 4);
@@ -256,14 +257,19 @@ static enum oom_status load_weights(struct loader *load, int64_t sample, int64_t
     const struct oom_window *window = load->window;
     int64_t identity = oom_window_identity(window, sample);
     int64_t rows = load->batch->each, length = rows_that_count(window, sample);
-    double weight = oom_window_weight(window, sample) / load->weighing.divisor;
+    const double *given = load->weighing.weights;
+    double weight = given != NULL ? given[sample] : oom_window_weight(window, sample);
+    weight /= load->weighing.divisor;
     if (load->weighing.per_sample) weight /= (double)length;
     for (int64_t t = 0; t < rows; t++) store_real(load, t, t < length ? weight : 0.0);
     OOM_TRY(put(load, load->batch->weights, place,
                 (uint64_t)rows * oom_dtype_bytes(load->scope->session->dtype)));
-    if (oom_control_on(OOM_CONTROL_DROPOUT_BY_PLACE)) identity = place;
+    if (load->weighing.by_place || oom_control_on(OOM_CONTROL_DROPOUT_BY_PLACE)) identity = place;
     memcpy(load->staging, &identity, sizeof identity);
-    return put(load, load->batch->identities, place, sizeof identity);
+    OOM_TRY(put(load, load->batch->identities, place, sizeof identity));
+    if (load->weighing.counts == NULL) return OOM_OK;
+    store_real(load, 0, load->weighing.counts[sample]);
+    return put(load, load->batch->counts, place, oom_dtype_bytes(load->scope->session->dtype));
 }
 
 static enum oom_status load_sample(struct loader *load, int64_t sample, int64_t place) {
@@ -277,16 +283,21 @@ static enum oom_status load_sample(struct loader *load, int64_t sample, int64_t 
 }
 
 static enum oom_status allocate(struct oom_scope *scope, const struct oom_model_spec *spec,
-                                struct oom_batch *batch) {
+                                bool counted, struct oom_batch *batch) {
     uint64_t real = oom_dtype_bytes(scope->session->dtype), n = (uint64_t)batch->rows;
     bool text = spec->kind == OOM_MODEL_GPT;
-    uint64_t input_bytes = text ? n * 4 : n * (uint64_t)spec->width * real;
+    uint64_t input_bytes = n * (uint64_t)oom_spec_row_numbers(spec) * (text ? 4 : real);
     OOM_TRY(oom_scope_alloc(scope, input_bytes, OOM_TAG_DATA, text ? "tokens" : "inputs",
                             &batch->inputs));
+    batch->inputs.dtype = text ? OOM_I32 : scope->session->dtype;
+    batch->inputs.elements = (int64_t)n * oom_spec_row_numbers(spec);
     OOM_TRY(oom_scope_alloc(scope, n * 4, OOM_TAG_DATA, "targets", &batch->targets));
     OOM_TRY(oom_scope_alloc(scope, n * real, OOM_TAG_DATA, "row weights", &batch->weights));
-    return oom_scope_alloc(scope, (uint64_t)batch->samples * 8, OOM_TAG_DATA, "sample identities",
-                           &batch->identities);
+    OOM_TRY(oom_scope_alloc(scope, (uint64_t)batch->samples * 8, OOM_TAG_DATA, "sample identities",
+                            &batch->identities));
+    if (!counted) return OOM_OK;
+    return oom_scope_alloc(scope, (uint64_t)batch->samples * real, OOM_TAG_DATA, "sample counts",
+                           &batch->counts);
 }
 
 enum oom_status oom_batch_load(struct oom_scope *scope, const struct oom_window *window,
@@ -295,13 +306,16 @@ enum oom_status oom_batch_load(struct oom_scope *scope, const struct oom_window 
     const struct oom_model_spec *spec = window->spec;
     int64_t rows = oom_window_rows(window, begin);
     *out = (struct oom_batch){.samples = end - begin, .rows = (end - begin) * rows, .each = rows};
-    OOM_TRY(allocate(scope, spec, out));
+    OOM_TRY(allocate(scope, spec, weighing.counts != NULL, out));
 
     struct oom_device_properties properties;
     scope->session->device->api->properties(scope->session->device, &properties);
     if (!properties.computes) return OOM_OK; /* a plan needs no data */
+    if (window->given != NULL) {
+        return oom_given_load(window->given, scope->session, begin, weighing.divisor, out);
+    }
 
-    size_t row_bytes = spec->kind == OOM_MODEL_GPT ? 16 : (size_t)spec->width * 8 + 16;
+    size_t row_bytes = (size_t)oom_spec_row_numbers(spec) * 8 + 16;
     struct loader load = {.scope = scope, .window = window, .weighing = weighing, .batch = out};
     load.staging = oom_host_alloc((size_t)rows * row_bytes + 64);
     if (load.staging == NULL) return oom_fail(OOM_HOST_NOMEM, "one sample's staging buffer");
@@ -317,5 +331,6 @@ enum oom_status oom_batch_free(struct oom_scope *scope, struct oom_batch *batch)
     OOM_TRY(oom_scope_free(scope, &batch->inputs));
     OOM_TRY(oom_scope_free(scope, &batch->targets));
     OOM_TRY(oom_scope_free(scope, &batch->weights));
+    OOM_TRY(oom_scope_free(scope, &batch->counts));
     return oom_scope_free(scope, &batch->identities);
 }

@@ -30,6 +30,8 @@ struct oom_source {
 enum oom_status oom_source_open(const char *path, uint64_t seed, struct oom_source *out);
 void oom_source_close(struct oom_source *source);
 
+struct oom_given; /* given.h */
+
 struct oom_window {
     const struct oom_model_spec *spec; /* borrowed */
     const struct oom_source *source;   /* borrowed */
@@ -41,7 +43,8 @@ struct oom_window {
      * samples each) have cut[j] rows, the first of the spec's. NULL: all have the spec's. */
     const int64_t *cut; /* borrowed */
     int64_t micro;
-    double total; /* W */
+    double total;                  /* W */
+    const struct oom_given *given; /* borrowed; samples from outside; NULL: seeded ones */
 };
 
 /* Fills in `total`; nothing is cut. */
@@ -65,16 +68,21 @@ double oom_window_mass(const struct oom_window *window, int64_t begin, int64_t e
 struct oom_batch {
     int64_t samples, rows;        /* rows: N = samples * each */
     int64_t each;                 /* rows of a sample */
-    struct oom_tensor inputs;     /* gpt: tokens (N) i32; mlp: (N,C) dtype */
+    struct oom_tensor inputs;     /* gpt: tokens (N) i32; mlp: (N,C), cnn: (B,H,W,3) dtype */
     struct oom_tensor targets;    /* (N) i32 */
     struct oom_tensor weights;    /* (N) dtype: w / divisor */
     struct oom_tensor identities; /* (samples) i64 */
+    struct oom_tensor counts;     /* (samples) dtype, where they are given */
 };
 
 /* How the rows of a batch are weighed. The product uses {window->total, false}. */
 struct oom_weighing {
     double divisor;
     bool per_sample; /* divide a sample's rows by its own length first */
+    bool by_place;   /* a sample is known by its place in the batch, not by its identity */
+    /* By sample of the window, borrowed; NULL: the window's own, and each counts once. */
+    const double *weights; /* in the loss */
+    const double *counts;  /* in the statistics of a batch norm */
 };
 
 enum oom_status oom_batch_load(struct oom_scope *scope, const struct oom_window *window,

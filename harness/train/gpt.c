@@ -12,7 +12,7 @@
  * (Radford et al. 2019.) Saved per block and token: 16 C elements with tiled attention, and
  * NH x T more with materialised scores.
  */
-#include "harness/train/layers.h"
+#include "harness/train/gpt-attention.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -94,23 +94,28 @@ static void gpt_describe(const struct oom_model_spec *spec, int i, struct oom_pa
 
 struct saved {
     struct oom_norm norm1; /* of the head's stage: the final norm */
-    struct oom_tensor qkv;
-    struct oom_tensor probs; /* materialised scores only */
-    struct oom_tensor lse;   /* tiled only */
-    struct oom_tensor attention;
+    struct oom_attention_saved attention;
     struct oom_tensor residual; /* r1 */
     struct oom_norm norm2;
     struct oom_tensor fc, activated;
+    struct oom_mask mask1, mask2; /* of the embedding's stage: the first */
 };
 
-/* Shapes, once. */
+/* Shapes and dtypes, once: x and what is added to it make the residual stream, the rest runs as
+ * linear layers do. */
 struct shape {
-    int64_t b, t, c, nh, n; /* n = b t */
+    int64_t c, n, each; /* n = B T; each: elements of a sample, T C */
+    enum oom_dtype stream, inner;
 };
 
 static struct shape shape_of(const struct oom_trainer *t) {
     const struct oom_model_spec *spec = &t->options.spec;
-    return (struct shape){t->batch.samples, t->batch.each, spec->width, spec->heads, t->batch.rows};
+    enum oom_dtype stream = oom_layer_dtype(t, OOM_LAYER_EMBEDDING, t->session->dtype);
+    return (struct shape){.c = spec->width,
+                          .n = t->batch.rows,
+                          .each = t->batch.each * spec->width,
+                          .stream = stream,
+                          .inner = oom_layer_dtype(t, OOM_LAYER_LINEAR, stream)};
 }
 
 static struct oom_parameter *block_of(struct oom_trainer *t, int layer) {
@@ -119,10 +124,11 @@ static struct oom_parameter *block_of(struct oom_trainer *t, int layer) {
 
 /* ---- embedding ---- */
 
-static enum oom_status embedding_forward(struct oom_trainer *t, struct oom_tensor *x) {
+static enum oom_status embedding_forward(struct oom_trainer *t, struct saved *k,
+                                         struct oom_tensor *x) {
     struct shape s = shape_of(t);
-    OOM_TRY(oom_activation(t, s.n * s.c, "embedding", x));
-    struct oom_embedding_forward_args embed = {.dtype = t->session->dtype,
+    OOM_TRY(oom_activation(t, s.stream, s.n * s.c, "embedding", x));
+    struct oom_embedding_forward_args embed = {.dtype = s.stream,
                                                .rows = s.n,
                                                .channels = s.c,
                                                .vocab = t->options.spec.vocab,
@@ -130,165 +136,99 @@ static enum oom_status embedding_forward(struct oom_trainer *t, struct oom_tenso
                                                .table = t->parameters[TABLE].value.data,
                                                .out = x->data};
     OOM_TRY(oom_run(t->session, OOM_OP_EMBEDDING_FORWARD, &embed));
-    struct oom_position_forward_args position = {.dtype = t->session->dtype,
-                                                 .batch = s.b,
-                                                 .positions = s.t,
+    struct oom_position_forward_args position = {.dtype = s.stream,
+                                                 .batch = t->batch.samples,
+                                                 .positions = t->batch.each,
                                                  .channels = s.c,
                                                  .table = t->parameters[POSITION].value.data,
                                                  .x = x->data};
     OOM_TRY(oom_run(t->session, OOM_OP_POSITION_FORWARD, &position));
-    return oom_dropout(t, 0, s.t * s.c, x->data, x->data);
+    k->mask1 = oom_mask_draw(t, 0);
+    return oom_dropout(t, k->mask1, s.each, x, x);
 }
 
-static enum oom_status embedding_backward(struct oom_trainer *t, struct oom_tensor *gradient) {
+static enum oom_status embedding_backward(struct oom_trainer *t, const struct saved *k,
+                                          struct oom_tensor *dx) {
     struct shape s = shape_of(t);
-    oom_devptr dx = gradient->data;
     struct oom_parameter *table = &t->parameters[TABLE], *where = &t->parameters[POSITION];
-    OOM_TRY(oom_dropout(t, 0, s.t * s.c, dx, dx));
+    OOM_TRY(oom_dropout(t, k->mask1, s.each, dx, dx));
     OOM_TRY(oom_parameter_gradient(t, where));
     OOM_TRY(oom_parameter_gradient(t, table));
-    struct oom_position_backward_args position = {.dtype = t->session->dtype,
-                                                  .batch = s.b,
-                                                  .positions = s.t,
+    struct oom_position_backward_args position = {.dtype = dx->dtype,
+                                                  .batch = t->batch.samples,
+                                                  .positions = t->batch.each,
                                                   .channels = s.c,
-                                                  .dout = dx,
+                                                  .dout = dx->data,
                                                   .dtable = where->gradient.data};
     OOM_TRY(oom_run(t->session, OOM_OP_POSITION_BACKWARD, &position));
-    struct oom_embedding_backward_args embed = {.dtype = t->session->dtype,
+    struct oom_embedding_backward_args embed = {.dtype = dx->dtype,
                                                 .rows = s.n,
                                                 .channels = s.c,
                                                 .vocab = t->options.spec.vocab,
                                                 .tokens = t->batch.inputs.data,
-                                                .dout = dx,
+                                                .dout = dx->data,
                                                 .dtable = table->gradient.data};
     OOM_TRY(oom_run(t->session, OOM_OP_EMBEDDING_BACKWARD, &embed));
-    return oom_drop(t, gradient);
+    return oom_drop(t, dx);
 }
 
-/* ---- attention, in two kinds ---- */
+/* ---- a branch beside the residual stream ---- */
 
-static enum oom_status tiled_forward(struct oom_trainer *t, int layer, struct saved *k) {
+/* out = residual + drop(in W^T + b). In one dtype the product is made where the sum will be. */
+static enum oom_status branch_forward(struct oom_trainer *t, struct oom_parameter *w,
+                                      const struct oom_parameter *b, struct oom_mask mask,
+                                      const struct oom_tensor *in,
+                                      const struct oom_tensor *residual, struct oom_tensor *out) {
     struct shape s = shape_of(t);
-    OOM_TRY(oom_activation_of(t, s.b * s.nh * s.t, layer, "attention lse", &k->lse));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "attention", &k->attention));
-    struct oom_attention_tiled_forward_args args = {.dtype = t->session->dtype,
-                                                    .batch = s.b,
-                                                    .positions = s.t,
-                                                    .channels = s.c,
-                                                    .heads = s.nh,
-                                                    .qkv = k->qkv.data,
-                                                    .out = k->attention.data,
-                                                    .lse = k->lse.data};
-    return oom_run(t->session, OOM_OP_ATTENTION_TILED_FORWARD, &args);
+    struct oom_tensor made = {0}, *product = out;
+    if (in->dtype != out->dtype) {
+        product = &made;
+        OOM_TRY(oom_activation(t, in->dtype, s.n * s.c, "branch", &made));
+    }
+    OOM_TRY(oom_linear_forward(t, w, b, s.n, in, product));
+    OOM_TRY(oom_dropout(t, mask, s.each, product, product));
+    if (product == out) return oom_sum(t, s.n * s.c, out, residual, out);
+    OOM_TRY(oom_sum(t, s.n * s.c, residual, &made, out));
+    return oom_drop(t, &made);
 }
 
-static enum oom_status scores_forward(struct oom_trainer *t, int layer, struct saved *k) {
+/* The gradient of the branch's product: the stream's, cast and dropped; that itself where nothing
+ * is to be done. `made` is none or what was made for it. */
+static enum oom_status branch_gradient(struct oom_trainer *t, int layer, struct oom_mask mask,
+                                       const struct oom_tensor *dres, struct oom_tensor *made,
+                                       const struct oom_tensor **dy) {
     struct shape s = shape_of(t);
-    enum oom_dtype dtype = t->session->dtype;
-    int64_t n = s.b * s.nh * s.t * s.t;
-    struct oom_tensor scores;
-    OOM_TRY(oom_activation_of(t, n, layer, "attention scores", &scores));
-    OOM_TRY(oom_activation_of(t, n, layer, "attention probs", &k->probs));
-    struct oom_attention_scores_forward_args score = {dtype, s.b,         s.t,        s.c,
-                                                      s.nh,  k->qkv.data, scores.data};
-    OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_SCORES_FORWARD, &score));
-    struct oom_attention_softmax_forward_args softmax = {dtype, s.b,         s.t,
-                                                         s.nh,  scores.data, k->probs.data};
-    OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_SOFTMAX_FORWARD, &softmax));
-    OOM_TRY(oom_drop(t, &scores));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "attention", &k->attention));
-    struct oom_attention_values_forward_args value = {
-        dtype, s.b, s.t, s.c, s.nh, k->probs.data, k->qkv.data, k->attention.data};
-    return oom_run(t->session, OOM_OP_ATTENTION_VALUES_FORWARD, &value);
-}
-
-static enum oom_status tiled_backward(struct oom_trainer *t, int layer, struct saved *k,
-                                      struct oom_tensor *dout, struct oom_tensor *dqkv) {
-    struct shape s = shape_of(t);
-    OOM_TRY(oom_activation_of(t, 3 * s.n * s.c, layer, "dqkv", dqkv));
-    struct oom_attention_tiled_backward_args args = {.dtype = t->session->dtype,
-                                                     .batch = s.b,
-                                                     .positions = s.t,
-                                                     .channels = s.c,
-                                                     .heads = s.nh,
-                                                     .dout = dout->data,
-                                                     .out = k->attention.data,
-                                                     .qkv = k->qkv.data,
-                                                     .lse = k->lse.data,
-                                                     .dqkv = dqkv->data};
-    struct oom_tensor workspace;
-    uint64_t bytes = oom_op_workspace_bytes(OOM_OP_ATTENTION_TILED_BACKWARD, &args);
-    OOM_TRY(oom_scope_alloc(&t->scope, bytes, OOM_TAG_WORKSPACE, "attention delta", &workspace));
-    args.workspace = workspace.data;
-    OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_TILED_BACKWARD, &args));
-    OOM_TRY(oom_drop(t, &workspace));
-    OOM_TRY(oom_drop(t, dout));
-    OOM_TRY(oom_drop(t, &k->attention));
-    OOM_TRY(oom_drop(t, &k->lse));
-    return oom_drop(t, &k->qkv);
-}
-
-static enum oom_status scores_backward(struct oom_trainer *t, int layer, struct saved *k,
-                                       struct oom_tensor *dout, struct oom_tensor *dqkv) {
-    struct shape s = shape_of(t);
-    enum oom_dtype dtype = t->session->dtype;
-    int64_t n = s.b * s.nh * s.t * s.t;
-    struct oom_tensor dprobs, dscores;
-    OOM_TRY(oom_drop(t, &k->attention));
-    OOM_TRY(oom_activation_of(t, 3 * s.n * s.c, layer, "dqkv", dqkv));
-    OOM_TRY(oom_activation_of(t, n, layer, "dprobs", &dprobs));
-    struct oom_attention_values_backward_args value = {
-        dtype,      s.b,           s.t,         s.c,         s.nh,
-        dout->data, k->probs.data, k->qkv.data, dprobs.data, dqkv->data};
-    OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_VALUES_BACKWARD, &value));
-    OOM_TRY(oom_drop(t, dout));
-    OOM_TRY(oom_activation_of(t, n, layer, "dscores", &dscores));
-    struct oom_attention_softmax_backward_args softmax = {
-        dtype, s.b, s.t, s.nh, k->probs.data, dprobs.data, dscores.data};
-    OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_SOFTMAX_BACKWARD, &softmax));
-    OOM_TRY(oom_drop(t, &dprobs));
-    OOM_TRY(oom_drop(t, &k->probs));
-    struct oom_attention_scores_backward_args score = {
-        dtype, s.b, s.t, s.c, s.nh, dscores.data, k->qkv.data, dqkv->data};
-    OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_SCORES_BACKWARD, &score));
-    OOM_TRY(oom_drop(t, &k->qkv));
-    return oom_drop(t, &dscores);
-}
-
-static bool is_tiled(const struct oom_trainer *t) {
-    return t->options.spec.attention == OOM_ATTENTION_TILED;
+    *made = (struct oom_tensor){0};
+    *dy = dres;
+    if (s.inner == dres->dtype && !oom_drops(t)) return OOM_OK;
+    *dy = made;
+    if (s.inner != dres->dtype) {
+        OOM_TRY(oom_cast(t, s.inner, s.n * s.c, dres, "branch's gradient", made));
+        return oom_dropout(t, mask, s.each, made, made);
+    }
+    OOM_TRY(oom_activation_of(t, s.inner, s.n * s.c, layer, "ddropout", made));
+    return oom_dropout(t, mask, s.each, dres, made);
 }
 
 /* ---- a block ---- */
-
-/* r1 = x + drop(att Wproj^T + b): the product is made where the sum will be. */
-static enum oom_status add_branch(struct oom_trainer *t, const struct oom_parameter *w,
-                                  const struct oom_parameter *b, uint32_t dropout_layer,
-                                  oom_devptr in, oom_devptr residual, oom_devptr out) {
-    struct shape s = shape_of(t);
-    OOM_TRY(oom_linear_forward(t, w, b, s.n, in, out));
-    OOM_TRY(oom_dropout(t, dropout_layer, s.t * s.c, out, out));
-    return oom_add_to(t, s.n * s.c, out, residual);
-}
 
 static enum oom_status attention_half_forward(struct oom_trainer *t, int layer,
                                               struct oom_tensor *input, struct saved *k) {
     struct shape s = shape_of(t);
     struct oom_parameter *p = block_of(t, layer);
-    OOM_TRY(oom_norm_forward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, input->data, layer, "norm 1",
+    struct oom_attention_saved *a = &k->attention;
+    OOM_TRY(oom_norm_forward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, input, layer, "norm 1",
                              &k->norm1));
-    OOM_TRY(oom_activation_of(t, 3 * s.n * s.c, layer, "qkv", &k->qkv));
-    OOM_TRY(
-        oom_linear_forward(t, &p[QKV_WEIGHT], &p[QKV_BIAS], s.n, k->norm1.out.data, k->qkv.data));
+    OOM_TRY(oom_cast_in_place(t, s.inner, s.n * s.c, "norm 1 cast", &k->norm1.out));
+    OOM_TRY(oom_activation_of(t, s.inner, 3 * s.n * s.c, layer, "qkv", &a->qkv));
+    OOM_TRY(oom_linear_forward(t, &p[QKV_WEIGHT], &p[QKV_BIAS], s.n, &k->norm1.out, &a->qkv));
     OOM_TRY(oom_norm_drop_unless_kept(t, &k->norm1));
-    OOM_TRY(is_tiled(t) ? tiled_forward(t, layer, k) : scores_forward(t, layer, k));
-    OOM_TRY(oom_drop_unless_kept(t, &k->qkv));
-    OOM_TRY(oom_drop_unless_kept(t, &k->probs));
-    OOM_TRY(oom_drop_unless_kept(t, &k->lse));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "residual 1", &k->residual));
-    OOM_TRY(add_branch(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], 1 + 2 * (uint32_t)layer,
-                       k->attention.data, input->data, k->residual.data));
-    OOM_TRY(oom_drop_unless_kept(t, &k->attention));
+    OOM_TRY(oom_attention_forward(t, layer, a));
+    OOM_TRY(oom_activation_of(t, s.stream, s.n * s.c, layer, "residual 1", &k->residual));
+    k->mask1 = oom_mask_draw(t, 1 + 2 * (uint32_t)layer);
+    OOM_TRY(
+        branch_forward(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], k->mask1, &a->out, input, &k->residual));
+    OOM_TRY(oom_drop_unless_kept(t, &a->out));
     return oom_drop_input(t, input);
 }
 
@@ -296,34 +236,23 @@ static enum oom_status mlp_half_forward(struct oom_trainer *t, int layer, struct
                                         struct oom_tensor *out) {
     struct shape s = shape_of(t);
     struct oom_parameter *p = block_of(t, layer);
-    OOM_TRY(oom_norm_forward(t, &p[LN2_GAMMA], &p[LN2_BETA], s.n, s.c, k->residual.data, layer,
+    OOM_TRY(oom_norm_forward(t, &p[LN2_GAMMA], &p[LN2_BETA], s.n, s.c, &k->residual, layer,
                              "norm 2", &k->norm2));
-    OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "fc", &k->fc));
-    OOM_TRY(oom_linear_forward(t, &p[FC_WEIGHT], &p[FC_BIAS], s.n, k->norm2.out.data, k->fc.data));
+    OOM_TRY(oom_cast_in_place(t, s.inner, s.n * s.c, "norm 2 cast", &k->norm2.out));
+    OOM_TRY(oom_activation_of(t, s.inner, 4 * s.n * s.c, layer, "fc", &k->fc));
+    OOM_TRY(oom_linear_forward(t, &p[FC_WEIGHT], &p[FC_BIAS], s.n, &k->norm2.out, &k->fc));
     OOM_TRY(oom_norm_drop_unless_kept(t, &k->norm2));
-    OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "gelu", &k->activated));
-    struct oom_gelu_forward_args gelu = {t->session->dtype, 4 * s.n * s.c, k->fc.data,
-                                         k->activated.data};
+    OOM_TRY(oom_activation_of(t, s.inner, 4 * s.n * s.c, layer, "gelu", &k->activated));
+    struct oom_gelu_forward_args gelu = {s.inner, 4 * s.n * s.c, k->fc.data, k->activated.data};
     OOM_TRY(oom_run(t->session, OOM_OP_GELU_FORWARD, &gelu));
     OOM_TRY(oom_drop_unless_kept(t, &k->fc));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "residual 2", out));
-    OOM_TRY(add_branch(t, &p[OUT_WEIGHT], &p[OUT_BIAS], 2 + 2 * (uint32_t)layer, k->activated.data,
-                       k->residual.data, out->data));
+    OOM_TRY(oom_activation_of(t, s.stream, s.n * s.c, layer, "residual 2", out));
+    k->mask2 = oom_mask_draw(t, 2 + 2 * (uint32_t)layer);
+    OOM_TRY(branch_forward(t, &p[OUT_WEIGHT], &p[OUT_BIAS], k->mask2, &k->activated, &k->residual,
+                           out));
     OOM_TRY(oom_drop_unless_kept(t, &k->activated));
     OOM_TRY(oom_drop_unless_kept(t, &k->residual));
     return oom_keep_saved(t, &k->residual);
-}
-
-/* The gradient before a dropout: `dres` itself where there is none, else a new tensor. */
-static enum oom_status undropped(struct oom_trainer *t, int layer, uint32_t dropout_layer,
-                                 oom_devptr dres, struct oom_tensor *made, oom_devptr *out) {
-    struct shape s = shape_of(t);
-    *made = (struct oom_tensor){0};
-    *out = dres;
-    if (t->options.spec.dropout == 0) return OOM_OK;
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "ddropout", made));
-    *out = made->data;
-    return oom_dropout(t, dropout_layer, s.t * s.c, dres, made->data);
 }
 
 /* dres: gradient of the block's output; becomes the gradient of r1. */
@@ -332,28 +261,26 @@ static enum oom_status mlp_half_backward(struct oom_trainer *t, int layer, struc
     struct shape s = shape_of(t);
     struct oom_parameter *p = block_of(t, layer);
     struct oom_tensor made, dactivated, dfc, dnorm, dresidual;
-    oom_devptr dy;
-    OOM_TRY(undropped(t, layer, 2 + 2 * (uint32_t)layer, dres->data, &made, &dy));
-    OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "dgelu", &dactivated));
-    OOM_TRY(oom_linear_backward_input(t, &p[OUT_WEIGHT], s.n, dy, dactivated.data));
-    OOM_TRY(
-        oom_linear_backward_weight(t, &p[OUT_WEIGHT], &p[OUT_BIAS], s.n, k->activated.data, dy));
+    const struct oom_tensor *dy;
+    OOM_TRY(branch_gradient(t, layer, k->mask2, dres, &made, &dy));
+    OOM_TRY(oom_activation_of(t, s.inner, 4 * s.n * s.c, layer, "dgelu", &dactivated));
+    OOM_TRY(oom_linear_backward_input(t, &p[OUT_WEIGHT], s.n, dy, &dactivated));
+    OOM_TRY(oom_linear_backward_weight(t, &p[OUT_WEIGHT], &p[OUT_BIAS], s.n, &k->activated, dy));
     OOM_TRY(oom_drop(t, &made));
     OOM_TRY(oom_drop(t, &k->activated));
-    OOM_TRY(oom_activation_of(t, 4 * s.n * s.c, layer, "dfc", &dfc));
-    struct oom_gelu_backward_args gelu = {t->session->dtype, 4 * s.n * s.c, k->fc.data,
-                                          dactivated.data, dfc.data};
+    OOM_TRY(oom_activation_of(t, s.inner, 4 * s.n * s.c, layer, "dfc", &dfc));
+    struct oom_gelu_backward_args gelu = {s.inner, 4 * s.n * s.c, k->fc.data, dactivated.data,
+                                          dfc.data};
     OOM_TRY(oom_run(t->session, OOM_OP_GELU_BACKWARD, &gelu));
     OOM_TRY(oom_drop(t, &dactivated));
     OOM_TRY(oom_drop(t, &k->fc));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "dnorm 2", &dnorm));
-    OOM_TRY(oom_linear_backward_input(t, &p[FC_WEIGHT], s.n, dfc.data, dnorm.data));
-    OOM_TRY(oom_linear_backward_weight(t, &p[FC_WEIGHT], &p[FC_BIAS], s.n, k->norm2.out.data,
-                                       dfc.data));
+    OOM_TRY(oom_activation_of(t, s.inner, s.n * s.c, layer, "dnorm 2", &dnorm));
+    OOM_TRY(oom_linear_backward_input(t, &p[FC_WEIGHT], s.n, &dfc, &dnorm));
+    OOM_TRY(oom_linear_backward_weight(t, &p[FC_WEIGHT], &p[FC_BIAS], s.n, &k->norm2.out, &dfc));
     OOM_TRY(oom_drop(t, &dfc));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "dresidual 1", &dresidual));
-    OOM_TRY(oom_norm_backward(t, &p[LN2_GAMMA], &p[LN2_BETA], s.n, s.c, dnorm.data,
-                              k->residual.data, dres->data, dresidual.data, &k->norm2));
+    OOM_TRY(oom_activation_of(t, s.stream, s.n * s.c, layer, "dresidual 1", &dresidual));
+    OOM_TRY(oom_norm_backward(t, &p[LN2_GAMMA], &p[LN2_BETA], s.n, s.c, &dnorm, &k->residual, dres,
+                              &dresidual, &k->norm2));
     OOM_TRY(oom_drop(t, &dnorm));
     OOM_TRY(oom_drop(t, dres));
     *dres = dresidual;
@@ -367,23 +294,21 @@ static enum oom_status attention_half_backward(struct oom_trainer *t, int layer,
     struct shape s = shape_of(t);
     struct oom_parameter *p = block_of(t, layer);
     struct oom_tensor made, dattention, dqkv, dnorm, dx;
-    oom_devptr dy;
-    OOM_TRY(undropped(t, layer, 1 + 2 * (uint32_t)layer, dres->data, &made, &dy));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "dattention", &dattention));
-    OOM_TRY(oom_linear_backward_input(t, &p[PROJ_WEIGHT], s.n, dy, dattention.data));
+    const struct oom_tensor *dy;
+    OOM_TRY(branch_gradient(t, layer, k->mask1, dres, &made, &dy));
+    OOM_TRY(oom_activation_of(t, s.inner, s.n * s.c, layer, "dattention", &dattention));
+    OOM_TRY(oom_linear_backward_input(t, &p[PROJ_WEIGHT], s.n, dy, &dattention));
     OOM_TRY(
-        oom_linear_backward_weight(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], s.n, k->attention.data, dy));
+        oom_linear_backward_weight(t, &p[PROJ_WEIGHT], &p[PROJ_BIAS], s.n, &k->attention.out, dy));
     OOM_TRY(oom_drop(t, &made));
-    OOM_TRY(is_tiled(t) ? tiled_backward(t, layer, k, &dattention, &dqkv)
-                        : scores_backward(t, layer, k, &dattention, &dqkv));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "dnorm 1", &dnorm));
-    OOM_TRY(oom_linear_backward_input(t, &p[QKV_WEIGHT], s.n, dqkv.data, dnorm.data));
-    OOM_TRY(oom_linear_backward_weight(t, &p[QKV_WEIGHT], &p[QKV_BIAS], s.n, k->norm1.out.data,
-                                       dqkv.data));
+    OOM_TRY(oom_attention_backward(t, layer, &k->attention, &dattention, &dqkv));
+    OOM_TRY(oom_activation_of(t, s.inner, s.n * s.c, layer, "dnorm 1", &dnorm));
+    OOM_TRY(oom_linear_backward_input(t, &p[QKV_WEIGHT], s.n, &dqkv, &dnorm));
+    OOM_TRY(oom_linear_backward_weight(t, &p[QKV_WEIGHT], &p[QKV_BIAS], s.n, &k->norm1.out, &dqkv));
     OOM_TRY(oom_drop(t, &dqkv));
-    OOM_TRY(oom_activation_of(t, s.n * s.c, layer, "dx", &dx));
-    OOM_TRY(oom_norm_backward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, dnorm.data, input->data,
-                              dres->data, dx.data, &k->norm1));
+    OOM_TRY(oom_activation_of(t, s.stream, s.n * s.c, layer, "dx", &dx));
+    OOM_TRY(oom_norm_backward(t, &p[LN1_GAMMA], &p[LN1_BETA], s.n, s.c, &dnorm, input, dres, &dx,
+                              &k->norm1));
     OOM_TRY(oom_drop(t, &dnorm));
     OOM_TRY(oom_drop(t, dres));
     *dres = dx;
@@ -397,12 +322,13 @@ static enum oom_status head_forward(struct oom_trainer *t, struct oom_tensor *in
     struct shape s = shape_of(t);
     const struct oom_model_spec *spec = &t->options.spec;
     struct oom_parameter *p = t->parameters + final_gamma(spec);
-    OOM_TRY(oom_norm_forward(t, &p[0], &p[1], s.n, s.c, input->data, (int)spec->layers,
-                             "final norm", &k->norm1));
+    OOM_TRY(oom_norm_forward(t, &p[0], &p[1], s.n, s.c, input, (int)spec->layers, "final norm",
+                             &k->norm1));
     OOM_TRY(oom_drop_input(t, input));
-    OOM_TRY(oom_activation(t, s.n * spec->vocab, "logits", &t->logits));
-    OOM_TRY(oom_linear_forward(t, &t->parameters[head_weight(spec)], NULL, s.n, k->norm1.out.data,
-                               t->logits.data));
+    OOM_TRY(oom_cast_in_place(t, s.inner, s.n * s.c, "final norm cast", &k->norm1.out));
+    OOM_TRY(oom_activation(t, s.inner, s.n * spec->vocab, "logits", &t->logits));
+    OOM_TRY(oom_linear_forward(t, &t->parameters[head_weight(spec)], NULL, s.n, &k->norm1.out,
+                               &t->logits));
     return oom_norm_drop_unless_kept(t, &k->norm1);
 }
 
@@ -413,13 +339,12 @@ static enum oom_status head_backward(struct oom_trainer *t, struct oom_tensor *i
     struct oom_parameter *p = t->parameters + final_gamma(spec);
     struct oom_parameter *head = &t->parameters[head_weight(spec)];
     struct oom_tensor dnorm;
-    OOM_TRY(oom_activation(t, s.n * s.c, "dfinal norm", &dnorm));
-    OOM_TRY(oom_linear_backward_input(t, head, s.n, t->dlogits.data, dnorm.data));
-    OOM_TRY(oom_linear_backward_weight(t, head, NULL, s.n, k->norm1.out.data, t->dlogits.data));
+    OOM_TRY(oom_activation(t, s.inner, s.n * s.c, "dfinal norm", &dnorm));
+    OOM_TRY(oom_linear_backward_input(t, head, s.n, &t->dlogits, &dnorm));
+    OOM_TRY(oom_linear_backward_weight(t, head, NULL, s.n, &k->norm1.out, &t->dlogits));
     OOM_TRY(oom_drop(t, &t->dlogits));
-    OOM_TRY(oom_activation(t, s.n * s.c, "dlast", dres));
-    OOM_TRY(oom_norm_backward(t, &p[0], &p[1], s.n, s.c, dnorm.data, input->data, 0, dres->data,
-                              &k->norm1));
+    OOM_TRY(oom_activation(t, s.stream, s.n * s.c, "dlast", dres));
+    OOM_TRY(oom_norm_backward(t, &p[0], &p[1], s.n, s.c, &dnorm, input, NULL, dres, &k->norm1));
     OOM_TRY(oom_drop(t, &dnorm));
     return oom_drop(t, input);
 }
@@ -431,7 +356,7 @@ static int gpt_stages(const struct oom_model_spec *spec) {
 }
 
 static enum oom_status gpt_forward(struct oom_trainer *t, const struct oom_stage *stage) {
-    if (stage->index == 0) return embedding_forward(t, stage->out);
+    if (stage->index == 0) return embedding_forward(t, stage->kept, stage->out);
     if (stage->out == NULL) return head_forward(t, stage->in, stage->kept);
     int layer = stage->index - 1;
     OOM_TRY(attention_half_forward(t, layer, stage->in, stage->kept));
@@ -440,7 +365,7 @@ static enum oom_status gpt_forward(struct oom_trainer *t, const struct oom_stage
 
 static enum oom_status gpt_backward(struct oom_trainer *t, const struct oom_stage *stage,
                                     struct oom_tensor *gradient) {
-    if (stage->index == 0) return embedding_backward(t, gradient);
+    if (stage->index == 0) return embedding_backward(t, stage->kept, gradient);
     if (stage->out == NULL) return head_backward(t, stage->in, stage->kept, gradient);
     int layer = stage->index - 1;
     OOM_TRY(mlp_half_backward(t, layer, stage->kept, gradient));

@@ -21,14 +21,18 @@ struct signs {
     int64_t count;
 };
 
-static enum oom_status see_signs(void *context, int layer, int64_t begin, int64_t n,
-                                 int64_t elements, oom_devptr x) {
+static enum oom_status see_signs(void *context, const struct oom_kink *kink) {
     struct signs *signs = context;
     double value;
-    (void)layer, (void)begin;
-    for (int64_t i = 0; i < n * elements; i++) {
-        rig_download(signs->rig, x + (uint64_t)i * 8, &value, 8);
-        if (CHECK(signs->count < SIGNS_MAX)) signs->now[signs->count++] = value > 0;
+    for (int64_t i = 0; i < kink->samples * kink->elements; i++) {
+        uint8_t now;
+        if (kink->kind == OOM_KINK_POOL) {
+            rig_download(signs->rig, kink->taken->data + (uint64_t)i, &now, 1);
+        } else {
+            rig_download(signs->rig, kink->x->data + (uint64_t)i * 8, &value, 8);
+            now = value > 0;
+        }
+        if (CHECK(signs->count < SIGNS_MAX)) signs->now[signs->count++] = now;
     }
     return OOM_OK;
 }
@@ -39,7 +43,7 @@ static double loss_of(struct rig *rig, struct signs *signs) {
     signs->count = 0;
     CHECK_OK(oom_trainer_begin_step(t));
     CHECK_OK(oom_trainer_micro_batch(t, &rig->window, 0, rig->window.samples,
-                                     (struct oom_weighing){rig->window.total, false}));
+                                     (struct oom_weighing){.divisor = rig->window.total}));
     rig_download(rig, t->loss.data, &loss, 8);
     CHECK_OK(oom_trainer_drop(t));
     return loss;
@@ -164,13 +168,12 @@ static void key_bias(const char *model) {
 
 /* ---- branches from outside ---- */
 
-static enum oom_status take_signs(void *context, int layer, int64_t begin, int64_t n,
-                                  int64_t elements, uint8_t *out) {
+static enum oom_status take_signs(void *context, const struct oom_kink *kink, uint8_t *out) {
     const struct signs *signs = context;
     const struct oom_trainer *t = signs->rig->trainer;
-    int64_t per_layer = t->batch.samples * elements;
-    CHECK_EQ(begin, t->first_sample);
-    memcpy(out, signs->base + layer * per_layer, (size_t)(n * elements));
+    int64_t n = kink->samples * kink->elements;
+    CHECK_EQ(kink->begin, t->first_sample);
+    memcpy(out, signs->base + kink->index * n, (size_t)n);
     return OOM_OK;
 }
 
@@ -217,6 +220,11 @@ void gradients_test(void) {
     check_model(
         "gpt,layers=2,width=4,heads=2,context=5,vocab=8,tied=1,attention=scores,dropout=0.125", 5,
         3, 2, true);
+    check_model("cnn,layers=2,width=4,image=4,stages=2,norm=group,groups=2,vocab=5", 6, 3, 2,
+                false);
+    check_model("cnn,layers=1,width=3,image=3,stages=1,norm=batch,vocab=4", 7, 4, 2, false);
+    check_model("cnn,layers=2,width=2,image=4,stages=2,norm=batch,vocab=3,dropout=0.125", 8, 3, 3,
+                false);
     key_bias("gpt,layers=2,width=8,heads=2,context=6,vocab=9");
     key_bias("gpt,layers=2,width=8,heads=2,context=6,vocab=9,attention=scores");
     taken_branches();

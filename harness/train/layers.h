@@ -9,12 +9,12 @@
 
 #include "harness/train/trainer.h"
 
-/* A new activation of n elements of the session's dtype. */
-enum oom_status oom_activation(struct oom_trainer *t, int64_t n, const char *site,
-                               struct oom_tensor *out);
-/* The same, with a site of the form "block 3 fc". */
-enum oom_status oom_activation_of(struct oom_trainer *t, int64_t n, int layer, const char *what,
-                                  struct oom_tensor *out);
+/* A new activation of n elements. */
+enum oom_status oom_activation(struct oom_trainer *t, enum oom_dtype dtype, int64_t n,
+                               const char *site, struct oom_tensor *out);
+/* The same, with a site of the form "layer 3 fc". */
+enum oom_status oom_activation_of(struct oom_trainer *t, enum oom_dtype dtype, int64_t n, int layer,
+                                  const char *what, struct oom_tensor *out);
 enum oom_status oom_drop(struct oom_trainer *t, struct oom_tensor *tensor);
 /* Called where forward has read it for the last time: what backward would read goes unless it is
  * kept (stages.h), and so does a stage's input. */
@@ -26,24 +26,43 @@ enum oom_status oom_drop_input(struct oom_trainer *t, struct oom_tensor *tensor)
 enum oom_status oom_keep_saved(struct oom_trainer *t, const struct oom_tensor *tensor);
 enum oom_status oom_drop_saved(struct oom_trainer *t, struct oom_tensor *tensor);
 
-/* y (N,out) = x (N,in) W^T + b.  W (out,in); b NULL: none. y must exist. */
-enum oom_status oom_linear_forward(struct oom_trainer *t, const struct oom_parameter *w,
-                                   const struct oom_parameter *b, int64_t n, oom_devptr x,
-                                   oom_devptr y);
-/* dx (N,in) = dy W.  dx must exist. */
-enum oom_status oom_linear_backward_input(struct oom_trainer *t, const struct oom_parameter *w,
-                                          int64_t n, oom_devptr dy, oom_devptr dx);
+/* ---- linear; x, y, dy of one dtype, in which the weights are read; they must exist ---- */
+
+/* y (N,out) = x (N,in) W^T + b.  W (out,in); b NULL: none. */
+enum oom_status oom_linear_forward(struct oom_trainer *t, struct oom_parameter *w,
+                                   const struct oom_parameter *b, int64_t n,
+                                   const struct oom_tensor *x, const struct oom_tensor *y);
+/* dx (N,in) = dy W. */
+enum oom_status oom_linear_backward_input(struct oom_trainer *t, struct oom_parameter *w, int64_t n,
+                                          const struct oom_tensor *dy, const struct oom_tensor *dx);
 /* dW += dy^T x; db += sum over rows of dy.  b NULL: none. */
 enum oom_status oom_linear_backward_weight(struct oom_trainer *t, struct oom_parameter *w,
-                                           struct oom_parameter *b, int64_t n, oom_devptr x,
-                                           oom_devptr dy);
+                                           struct oom_parameter *b, int64_t n,
+                                           const struct oom_tensor *x, const struct oom_tensor *dy);
 
-/* y may be x (samples of the batch, elements each); nothing without dropout, or in evaluation. */
-enum oom_status oom_dropout(struct oom_trainer *t, uint32_t layer, int64_t elements, oom_devptr x,
-                            oom_devptr y);
+/* ---- dropout ---- */
 
-/* a = a + b, n elements. */
-enum oom_status oom_add_to(struct oom_trainer *t, int64_t n, oom_devptr a, oom_devptr b);
+/* Which random numbers a dropout drew; backward needs the same. */
+struct oom_mask {
+    uint32_t step, layer;
+};
+
+/* Whether there is any: not without dropout, nor in evaluation. */
+bool oom_drops(const struct oom_trainer *t);
+/* Draws the mask of this layer: keyed by step and layer, or the next of the running numbers. */
+struct oom_mask oom_mask_draw(struct oom_trainer *t, uint32_t layer);
+/* y may be x (samples of the batch, elements each); nothing where nothing is dropped. */
+enum oom_status oom_dropout(struct oom_trainer *t, struct oom_mask mask, int64_t elements,
+                            const struct oom_tensor *x, const struct oom_tensor *y);
+
+/* out = a + b, n elements; a and out of one dtype. out may be a. */
+enum oom_status oom_sum(struct oom_trainer *t, int64_t n, const struct oom_tensor *a,
+                        const struct oom_tensor *b, const struct oom_tensor *out);
+
+/* ---- norm ---- */
+
+/* Whether this forward counts in the running statistics of a batch norm. */
+bool oom_statistics_count(const struct oom_trainer *t);
 
 /* A norm's output and the two statistics backward needs. */
 struct oom_norm {
@@ -51,12 +70,15 @@ struct oom_norm {
 };
 enum oom_status oom_norm_forward(struct oom_trainer *t, const struct oom_parameter *gamma,
                                  const struct oom_parameter *beta, int64_t n, int64_t channels,
-                                 oom_devptr x, int layer, const char *what, struct oom_norm *out);
+                                 const struct oom_tensor *x, int layer, const char *what,
+                                 struct oom_norm *out);
 enum oom_status oom_norm_drop_unless_kept(struct oom_trainer *t, struct oom_norm *norm);
-/* dx = residual + gradient through the norm; residual 0: none. Frees the norm's tensors. */
+/* dx = residual + gradient through the norm; residual NULL: none. dout is cast to x's dtype where
+ * it has another; residual and dx have it. Frees the norm's tensors. */
 enum oom_status oom_norm_backward(struct oom_trainer *t, struct oom_parameter *gamma,
                                   struct oom_parameter *beta, int64_t n, int64_t channels,
-                                  oom_devptr dout, oom_devptr x, oom_devptr residual, oom_devptr dx,
+                                  struct oom_tensor *dout, const struct oom_tensor *x,
+                                  const struct oom_tensor *residual, const struct oom_tensor *dx,
                                   struct oom_norm *norm);
 
 #endif

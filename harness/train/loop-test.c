@@ -29,7 +29,7 @@ static double cut_step(const char *model, int64_t rows, const char *parameter, u
     if (rows > 0) oom_window_cut(&rig.window, &rows, 1);
     CHECK_OK(oom_trainer_begin_step(rig.trainer));
     CHECK_OK(oom_trainer_micro_batch(rig.trainer, &rig.window, 0, 1,
-                                     (struct oom_weighing){rig.window.total, false}));
+                                     (struct oom_weighing){.divisor = rig.window.total}));
     double loss = loss_of(&rig);
     for (int i = 0; i < rig.trainer->parameter_count; i++) {
         const struct oom_parameter *p = &rig.trainer->parameters[i];
@@ -60,7 +60,7 @@ static double window_loss(const int64_t *cut, int64_t begin, int64_t end, double
     CHECK_OK(oom_trainer_begin_step(rig.trainer));
     for (int64_t at = begin; at < end; at += 2) {
         CHECK_OK(oom_trainer_micro_batch(rig.trainer, &rig.window, at, at + 2,
-                                         (struct oom_weighing){*total, false}));
+                                         (struct oom_weighing){.divisor = *total}));
     }
     double loss = loss_of(&rig);
     rig_close(&rig);
@@ -129,7 +129,7 @@ static void evaluation(const char *model, const char *without_dropout) {
     CHECK_EQ(stats->allocated_bytes[OOM_POOL_ALL].current, before);
     CHECK_OK(oom_trainer_begin_step(plain.trainer));
     CHECK_OK(oom_trainer_micro_batch(plain.trainer, &plain.window, 0, 6,
-                                     (struct oom_weighing){plain.window.total, false}));
+                                     (struct oom_weighing){.divisor = plain.window.total}));
     CHECK(loss > 0 && loss == loss_of(&plain));
     CHECK(evaluating < rig_live_peak(&plain));
     double again = -1;
@@ -153,7 +153,7 @@ static int64_t rounded(int64_t bytes) {
 
 static void run_micro_batch(struct rig *rig) {
     CHECK_OK(oom_trainer_micro_batch(rig->trainer, &rig->window, 0, rig->window.samples,
-                                     (struct oom_weighing){rig->window.total, false}));
+                                     (struct oom_weighing){.divisor = rig->window.total}));
 }
 
 static void open_looping(struct rig *rig, struct oom_loop *loop,

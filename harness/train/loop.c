@@ -234,7 +234,13 @@ enum oom_status oom_loop_after_layer(struct oom_trainer *t) {
     return OOM_OK;
 }
 
+static enum oom_status view(struct oom_trainer *t) {
+    if (t->loop == NULL || t->loop->viewer.logits == NULL) return OOM_OK;
+    return t->loop->viewer.logits(t->loop->viewer.context, t);
+}
+
 enum oom_status oom_loop_after_forward(struct oom_trainer *t) {
+    OOM_TRY(view(t));
     if (!takes(t, OOM_RESULTS_OF_BATCH)) return OOM_OK;
     struct oom_loop *loop = t->loop;
     OOM_TRY(make_room(loop));

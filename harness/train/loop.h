@@ -58,6 +58,12 @@ struct oom_loop_options {
 
 enum { OOM_LOOP_CUTS = 32, OOM_LOOP_FROZEN = 32, OOM_LOOP_RESULTS = 32 };
 
+/* Called with each micro-batch's logits in place, before the loss reads them. */
+struct oom_viewer {
+    void *context;
+    enum oom_status (*logits)(void *context, struct oom_trainer *trainer);
+};
+
 /* A result that outlives its batch. */
 struct oom_kept {
     struct oom_tensor tensor;
@@ -73,7 +79,8 @@ struct oom_loop {
     struct oom_tensor batch[OOM_LOOP_RESULTS]; /* of the current micro-batch */
     struct oom_kept *kept;                     /* in the order they were made */
     int kept_count, kept_room;
-    double evaluation; /* the last evaluation's loss */
+    double evaluation;        /* the last evaluation's loss */
+    struct oom_viewer viewer; /* zero: nobody looks */
 };
 
 /* Options out of range (more than the tables hold, low outside (0, 1]) are OOM_USAGE. */

@@ -25,6 +25,12 @@ static void canonical(void) {
     CHECK_OK(oom_model_spec_parse("mlp", &spec));
     oom_model_spec_text(&spec, text);
     CHECK_STR(text, "mlp,layers=4,width=64,rows=64,vocab=16,batch=64");
+    CHECK_OK(oom_model_spec_parse("cnn", &spec));
+    oom_model_spec_text(&spec, text);
+    CHECK_STR(text,
+              "cnn,layers=4,width=16,image=16,stages=2,norm=batch,groups=4,vocab=10,batch=64");
+    CHECK_EQ(oom_spec_rows(&spec), 1);
+    CHECK_EQ(oom_spec_row_numbers(&spec), 16 * 16 * 3);
     TEST("model spec: keys in any order, the last of two wins");
     CHECK_OK(
         oom_model_spec_parse("gpt,dropout=0.125,tied=1,attention=scores,layers=2,layers=3", &spec));
@@ -38,7 +44,8 @@ static bool same(const struct oom_model_spec *a, const struct oom_model_spec *b)
     return a->kind == b->kind && a->layers == b->layers && a->width == b->width &&
            a->heads == b->heads && a->context == b->context && a->rows == b->rows &&
            a->vocab == b->vocab && a->batch == b->batch && a->attention == b->attention &&
-           a->tied == b->tied && a->dropout == b->dropout;
+           a->tied == b->tied && a->image == b->image && a->stages == b->stages &&
+           a->norm == b->norm && a->groups == b->groups && a->dropout == b->dropout;
 }
 
 static int64_t draw(struct oom_rng *rng, int64_t most) {
@@ -49,7 +56,7 @@ static void round_trip(void) {
     struct oom_rng rng = {3};
     TEST("model spec: 500 random specs survive being written and read");
     for (int i = 0; i < 500; i++) {
-        enum oom_model_kind kind = i % 2 == 0 ? OOM_MODEL_GPT : OOM_MODEL_MLP;
+        enum oom_model_kind kind = (enum oom_model_kind)(i % OOM_MODEL_COUNT);
         struct oom_model_spec spec = oom_model_spec_default(kind), back;
         char text[OOM_SPEC_TEXT_MAX];
         bool gpt = kind == OOM_MODEL_GPT;
@@ -57,7 +64,16 @@ static void round_trip(void) {
         spec.width = draw(&rng, 65536);
         spec.vocab = 1 + draw(&rng, 1048575);
         spec.batch = draw(&rng, 1048576);
-        *(gpt ? &spec.context : &spec.rows) = draw(&rng, 1048576);
+        if (kind == OOM_MODEL_CNN) {
+            spec.stages = draw(&rng, 8);
+            spec.layers = spec.stages * draw(&rng, 512);
+            spec.image = draw(&rng, 32) << (spec.stages - 1);
+            spec.norm = oom_rng_below(&rng, 2);
+            spec.groups = draw(&rng, 256);
+            spec.width = spec.groups * draw(&rng, 256);
+        } else {
+            *(gpt ? &spec.context : &spec.rows) = draw(&rng, 1048576);
+        }
         if (gpt) {
             spec.heads = draw(&rng, 255);
             spec.width = spec.heads * draw(&rng, 256);
@@ -120,6 +136,13 @@ static const struct {
     {"gpt,dropout= 0.5", {"dropout= 0.5", "from 0 to 0.95"}},
     {"gpt,dropout=", {"dropout=", "from 0 to 0.95"}},
     {"gpt,dropout=inf", {"dropout=inf", "from 0 to 0.95"}},
+    {"cnn,heads=3", {"model cnn", "no key 'heads'"}},
+    {"gpt,image=3", {"model gpt", "no key 'image'"}},
+    {"cnn,norm=layer", {"norm=layer", "batch, group"}},
+    {"cnn,layers=3,stages=2", {"layers=3", "multiple of stages=2"}},
+    {"cnn,layers=3,stages=3,image=18", {"image=18", "multiple of 4", "3 stages"}},
+    {"cnn,norm=group,groups=3", {"width=16", "multiple of groups=3"}},
+    {"cnn,stages=9", {"stages=9", "from 1 to 8"}},
     {"gpt,width=64,heads=3", {"width=64", "multiple of heads=3"}},
     {"gpt,width=1028,heads=4", {"width/heads is 257", "1 to 256"}},
 };

@@ -29,27 +29,38 @@ const char *oom_model_prose(enum oom_model_kind kind) {
 
 enum { UNUSED = -1 };
 
+static const char *const attention_names[] = {"tiled", "scores", NULL};
+static const char *const norm_names[] = {"batch", "group", NULL};
+
+/* Of mlp, gpt, cnn. */
+#define INITIAL(mlp, gpt, cnn) \
+    { [OOM_MODEL_MLP] = (mlp), [OOM_MODEL_GPT] = (gpt), [OOM_MODEL_CNN] = (cnn) }
+#define FIELD(name) #name, offsetof(struct oom_model_spec, name)
+
 static const struct key {
     const char *name;
     size_t offset;
     int64_t least, most;
     int64_t initial[OOM_MODEL_COUNT];
+    const char *const *names; /* of the values, where they have some */
 } keys[] = {
-#define FIELD(name) #name, offsetof(struct oom_model_spec, name)
-    {FIELD(layers), 1, 4096, {[OOM_MODEL_MLP] = 4, [OOM_MODEL_GPT] = 4}},
-    {FIELD(width), 1, 65536, {[OOM_MODEL_MLP] = 64, [OOM_MODEL_GPT] = 64}},
-    {FIELD(heads), 1, 1024, {[OOM_MODEL_MLP] = UNUSED, [OOM_MODEL_GPT] = 4}},
-    {FIELD(context), 1, 1048576, {[OOM_MODEL_MLP] = UNUSED, [OOM_MODEL_GPT] = 64}},
-    {FIELD(rows), 1, 1048576, {[OOM_MODEL_MLP] = 64, [OOM_MODEL_GPT] = UNUSED}},
-    {FIELD(vocab), 2, 1048576, {[OOM_MODEL_MLP] = 16, [OOM_MODEL_GPT] = 256}},
-    {FIELD(batch), 1, 1048576, {[OOM_MODEL_MLP] = 64, [OOM_MODEL_GPT] = 64}},
-    {FIELD(attention), 0, 1, {[OOM_MODEL_MLP] = UNUSED, [OOM_MODEL_GPT] = OOM_ATTENTION_TILED}},
-    {FIELD(tied), 0, 1, {[OOM_MODEL_MLP] = UNUSED, [OOM_MODEL_GPT] = 0}},
-#undef FIELD
+    {FIELD(layers), 1, 4096, INITIAL(4, 4, 4), NULL},
+    {FIELD(width), 1, 65536, INITIAL(64, 64, 16), NULL},
+    {FIELD(heads), 1, 1024, INITIAL(UNUSED, 4, UNUSED), NULL},
+    {FIELD(context), 1, 1048576, INITIAL(UNUSED, 64, UNUSED), NULL},
+    {FIELD(rows), 1, 1048576, INITIAL(64, UNUSED, UNUSED), NULL},
+    {FIELD(image), 1, 4096, INITIAL(UNUSED, UNUSED, 16), NULL},
+    {FIELD(stages), 1, 8, INITIAL(UNUSED, UNUSED, 2), NULL},
+    {FIELD(norm), 0, 1, INITIAL(UNUSED, UNUSED, OOM_IMAGE_NORM_BATCH), norm_names},
+    {FIELD(groups), 1, 65536, INITIAL(UNUSED, UNUSED, 4), NULL},
+    {FIELD(vocab), 2, 1048576, INITIAL(16, 256, 10), NULL},
+    {FIELD(batch), 1, 1048576, INITIAL(64, 64, 64), NULL},
+    {FIELD(attention), 0, 1, INITIAL(UNUSED, OOM_ATTENTION_TILED, UNUSED), attention_names},
+    {FIELD(tied), 0, 1, INITIAL(UNUSED, 0, UNUSED), NULL},
 };
+#undef FIELD
+#undef INITIAL
 enum { KEYS = sizeof keys / sizeof keys[0] };
-
-static const char *const attention_names[] = {"tiled", "scores"};
 
 static int64_t *field(struct oom_model_spec *spec, const struct key *key) {
     return (int64_t *)(void *)((char *)spec + key->offset);
@@ -82,16 +93,18 @@ static enum oom_status unknown_key(enum oom_model_kind kind, const char *name) {
                     near != NULL ? near : "layers");
 }
 
-static enum oom_status read_integer(const struct key *key, const char *text, int64_t *out) {
-    if (strcmp(key->name, "attention") == 0) {
-        for (int i = 0; i < 2; i++) {
-            if (strcmp(text, attention_names[i]) == 0) {
-                *out = i;
-                return OOM_OK;
-            }
-        }
-        return oom_fail(OOM_USAGE, "model key attention=%s: allowed are tiled, scores", text);
+static enum oom_status read_name(const struct key *key, const char *text, int64_t *out) {
+    for (int i = 0; key->names[i] != NULL; i++) {
+        if (strcmp(text, key->names[i]) != 0) continue;
+        *out = i;
+        return OOM_OK;
     }
+    return oom_fail(OOM_USAGE, "model key %s=%s: allowed are %s, %s", key->name, text,
+                    key->names[0], key->names[1]);
+}
+
+static enum oom_status read_integer(const struct key *key, const char *text, int64_t *out) {
+    if (key->names != NULL) return read_name(key, text, out);
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
@@ -141,21 +154,40 @@ static enum oom_status find_model(const char *name, enum oom_model_kind *out) {
         known[i] = models[i].name;
     }
     const char *near = oom_nearest_name(name, known, OOM_MODEL_COUNT);
-    return oom_fail(OOM_USAGE, "unknown model '%s'; %s'%s'", name,
-                    near != NULL ? "nearest is " : "known are mlp and ",
-                    near != NULL ? near : "gpt");
+    if (near != NULL) return oom_fail(OOM_USAGE, "unknown model '%s'; nearest is '%s'", name, near);
+    return oom_fail(OOM_USAGE, "unknown model '%s'; known are mlp, gpt and cnn", name);
 }
 
-static enum oom_status check_whole(const struct oom_model_spec *spec) {
-    if (spec->kind == OOM_MODEL_GPT && spec->width % spec->heads != 0) {
+static enum oom_status check_gpt(const struct oom_model_spec *spec) {
+    if (spec->width % spec->heads != 0) {
         return oom_fail(OOM_USAGE, "model gpt: width=%lld is not a multiple of heads=%lld",
                         (long long)spec->width, (long long)spec->heads);
     }
-    if (spec->kind == OOM_MODEL_GPT && spec->width / spec->heads > 256) {
-        return oom_fail(OOM_USAGE, "model gpt: width/heads is %lld, allowed are 1 to 256",
-                        (long long)(spec->width / spec->heads));
+    if (spec->width / spec->heads <= 256) return OOM_OK;
+    return oom_fail(OOM_USAGE, "model gpt: width/heads is %lld, allowed are 1 to 256",
+                    (long long)(spec->width / spec->heads));
+}
+
+static enum oom_status check_cnn(const struct oom_model_spec *spec) {
+    int64_t halvings = (int64_t)1 << (spec->stages - 1);
+    if (spec->layers % spec->stages != 0) {
+        return oom_fail(OOM_USAGE, "model cnn: layers=%lld is not a multiple of stages=%lld",
+                        (long long)spec->layers, (long long)spec->stages);
     }
-    return OOM_OK;
+    if (spec->image % halvings != 0) {
+        return oom_fail(OOM_USAGE,
+                        "model cnn: image=%lld is not a multiple of %lld, as %lld stages "
+                        "need it",
+                        (long long)spec->image, (long long)halvings, (long long)spec->stages);
+    }
+    if (spec->norm != OOM_IMAGE_NORM_GROUP || spec->width % spec->groups == 0) return OOM_OK;
+    return oom_fail(OOM_USAGE, "model cnn: width=%lld is not a multiple of groups=%lld",
+                    (long long)spec->width, (long long)spec->groups);
+}
+
+static enum oom_status check_whole(const struct oom_model_spec *spec) {
+    if (spec->kind == OOM_MODEL_GPT) return check_gpt(spec);
+    return spec->kind == OOM_MODEL_CNN ? check_cnn(spec) : OOM_OK;
 }
 
 /* Reads the text's keys into *spec; `fresh` starts from the model's defaults. */
@@ -197,8 +229,7 @@ void oom_model_spec_text(const struct oom_model_spec *spec, char out[OOM_SPEC_TE
         int64_t value = *(const int64_t *)(const void *)((const char *)spec + keys[i].offset);
         char number[24];
         snprintf(number, sizeof number, "%lld", (long long)value);
-        const char *shown =
-            strcmp(keys[i].name, "attention") == 0 ? attention_names[value] : number;
+        const char *shown = keys[i].names != NULL ? keys[i].names[value] : number;
         used +=
             snprintf(out + used, (size_t)(OOM_SPEC_TEXT_MAX - used), ",%s=%s", keys[i].name, shown);
     }

@@ -10,6 +10,8 @@
 
 #include "harness/train/trainer.h"
 
+/* Makes every state, or none. */
+enum oom_status oom_optimizer_prepare(struct oom_trainer *trainer);
 enum oom_status oom_optimizer_update(struct oom_trainer *trainer);
 
 #endif

@@ -18,6 +18,7 @@ enum oom_status oom_tensor_free(struct oom_session *session, struct oom_tensor *
 }
 
 enum oom_status oom_run(struct oom_session *session, enum oom_op op, const void *args) {
+    if (session->flops != NULL) *session->flops += oom_op_cost(op, args).flops;
     return session->device->api->launch(session->device, op, args, session->stream);
 }
 

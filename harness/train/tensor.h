@@ -1,7 +1,7 @@
 /*
  * tensor.h: a session (what a training run computes on) and its tensors.
  *
- * A tensor is an address in device memory and nothing more: its shape is in the code that uses it.
+ * A tensor is an address in device memory and a dtype: its shape is in the code that uses it.
  * Tensors that die with the step belong to a scope, which can drop all of them at once: that is
  * what recovery from an out-of-memory does. Longer-lived ones (parameters, optimizer states) are
  * freed by their owners. Failure: the status of the allocator; the tensor is then none.
@@ -17,11 +17,14 @@ struct oom_session {
     struct oom_allocator *allocator; /* borrowed */
     struct oom_stream *stream;       /* NULL: the default stream */
     enum oom_dtype dtype;            /* of parameters and activations */
+    double *flops;                   /* those of every op are added here; NULL: not counted */
 };
 
 struct oom_tensor {
-    oom_devptr data; /* 0: none */
-    int slot;        /* in its scope */
+    oom_devptr data;      /* 0: none */
+    int slot;             /* in its scope */
+    enum oom_dtype dtype; /* of its elements, and how many; set by who makes it, where wanted */
+    int64_t elements;
 };
 
 /* The step's tensors that are alive. Zero-initialise; dropped or freed tensors leave no trace. */

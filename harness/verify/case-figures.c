@@ -14,6 +14,26 @@ static int count_real_runs(const struct oom_job_result *result) {
 
 /* ---- figures ---- */
 
+/* What checkpointing saves, and what it costs. */
+static void note_checkpointing(struct oom_proceedings *p) {
+    const struct oom_job_result *r = &p->mitigated->result;
+    const struct oom_checkpoint_fit *fit = &r->fit;
+    if (p->mitigated->job.trainer.checkpointing == OOM_CHECKPOINTING_OFF) return;
+    double once = r->forward_flops > 0 ? r->forward_flops : 1;
+    oom_record_number(p->record, "recomputed_forwards", r->recomputed, "");
+    oom_record_number(p->record, "extra_forward_share", r->again_flops / once, "");
+    oom_record_number(p->record, "saved_bytes",
+                      (double)oom_need_of(p) - (double)r->peak_reserved, "bytes");
+    if (p->reference != NULL && oom_completed(p->reference)) {
+        oom_record_number(p->record, "time_ratio", r->step_seconds / p->reference->result.step_seconds, "");
+    }
+    if (fit->budget == 0) return;
+    oom_record_number(p->record, "budget_bytes", (double)fit->budget, "bytes");
+    oom_record_number(p->record, "budget_available_bytes", (double)fit->available, "bytes");
+    oom_record_number(p->record, "budgets_passed", fit->passed, "");
+    oom_record_number(p->record, "extra_share_by_live_bytes", fit->live_share, "");
+}
+
 void oom_note_figures(struct oom_proceedings *p) {
     struct oom_case_record *record = p->record;
     const struct oom_job_result *r = &p->mitigated->result;
@@ -28,6 +48,7 @@ void oom_note_figures(struct oom_proceedings *p) {
     oom_record_number(record, "foreign_bytes", (double)r->foreign, "bytes");
     oom_record_number(record, "host_bytes", (double)r->host_peak, "bytes");
     oom_record_number(record, "host_resident_bytes", (double)r->resident_out, "bytes");
+    note_checkpointing(p);
     oom_record_number(record, "batch_without", (double)p->the_case->unmitigated.samples, "samples");
     oom_record_number(record, "batch", (double)r->steps[0].size, "samples");
     int last = r->steps_done > 0 ? r->steps_done - 1 : 0;
@@ -59,6 +80,23 @@ void oom_note_figures(struct oom_proceedings *p) {
         break;
     }
     record->seconds = r->seconds;
+}
+
+/* What mixed precision saves, by tag, and what its loss scale did. */
+void oom_note_precision(struct oom_proceedings *p) {
+    const struct oom_job_result *r = &p->mitigated->result, *without = &p->needed->result;
+    if (p->mitigated->job.trainer.amp == OOM_AMP_OFF || !p->mitigated->finished) return;
+    oom_record_number(p->record, "skipped_steps", r->skipped, "");
+    oom_record_number(p->record, "loss_scale_first", (double)r->steps[0].scale, "");
+    int last = r->steps_done > 0 ? r->steps_done - 1 : 0;
+    oom_record_number(p->record, "loss_scale_last", (double)r->steps[last].scale, "");
+    for (int i = 0; i < OOM_TAG_COUNT && p->needed->finished; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "unmitigated_%s_bytes", oom_tag_name((enum oom_tag)i));
+        oom_record_number(p->record, name, (double)without->tag_at_peak[i], "bytes");
+    }
+    oom_record_number(p->record, "unmitigated_live_bytes", (double)without->peak_allocated,
+                      "bytes");
 }
 
 /* ---- how much of what fits was found ---- */

@@ -29,6 +29,8 @@ static struct oom_job reference_job(const struct oom_proceedings *p) {
     job.recovery = OOM_RECOVERY_FULL;
     job.retry = 0;
     job.capture = true;
+    job.trainer.checkpointing = OOM_CHECKPOINTING_OFF;
+    job.trainer.checkpoint_budget = 0;
     if (p->the_case->reference == OOM_REFERENCE_DEFAULTS) {
         job.settings = oom_allocator_settings_default();
         job.loop.release_each_step = false;
@@ -36,6 +38,7 @@ static struct oom_job reference_job(const struct oom_proceedings *p) {
     }
     job.most = job.samples;
     if (p->the_case->reference == OOM_REFERENCE_WHOLE) {
+        job.settings = p->the_case->unmitigated.settings;
         job.micro = job.uneven = false;
         memset(job.sizes, 0, sizeof job.sizes);
         return job;
@@ -71,6 +74,7 @@ static enum oom_status hear_all(struct oom_proceedings *p) {
         if (c->bitwise) {
             OOM_TRY(oom_court_hear(p->court, "reference", &reference, NULL, &p->reference));
         }
+        if (c->curve) OOM_TRY(oom_curve_hear(p, ample(p)));
         if (c->at_the_edge && c->extra == NULL && !oom_injection_on(&c->injection)) {
             struct oom_job beyond = c->mitigated;
             beyond.rule = OOM_RULE_FIXED;
@@ -108,6 +112,7 @@ enum oom_status oom_case_run(struct oom_court *court, const struct oom_case *the
     if (the_case->exports != NULL && p.unmitigated->finished) {
         OOM_TRY(oom_recording_export(p.unmitigated, the_case->exports));
     }
+    oom_note_precision(&p);
     oom_note_figures(&p);
     OOM_TRY(oom_note_share(&p));
     OOM_TRY(oom_judge_oom_without(&p));

@@ -57,6 +57,8 @@ struct oom_case {
     bool bitwise;     /* gradients, loss and the state left behind are equal bits */
     bool bounded;     /* gradients and loss agree with the truth within the class's bound */
     double need;      /* least peak of reserved bytes without limit / capacity; live if by_live */
+    bool curve;       /* loss and weights follow those of the unmitigated job's precision */
+    int skips;        /* steps that the loss scaler leaves out, at least; another is not */
     bool without_oom; /* the mitigated run may not meet a single OOM */
     bool at_the_edge; /* the size found is the largest: one more sample must fail */
     bool fragmented;  /* as many bytes are free as are asked for, and the failed run's own trace,

@@ -197,7 +197,7 @@ static enum oom_status truth_key(const struct oom_job *job, int step, int64_t sa
         job->distinct,       job->token_weights,         job->trainer.spec.dropout > 0 ? step : 0};
     oom_fingerprint_update(&hash, numbers, sizeof numbers);
     OOM_TRY(hash_file(job, "weights", step, &hash));
-    if (job->trainer.spec.kind == OOM_MODEL_MLP) OOM_TRY(hash_file(job, "branches", step, &hash));
+    if (oom_job_keeps_branches(job)) OOM_TRY(hash_file(job, "branches", step, &hash));
     *key = oom_fingerprint_value(&hash);
     return OOM_OK;
 }

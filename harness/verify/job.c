@@ -7,6 +7,8 @@
 #include "harness/base/fingerprint.h"
 #include "harness/verify/canary.h"
 #include "harness/verify/recording.h"
+#include "harness/verify/skips.h"
+#include "kernels/half.h"
 #include "kernels/hostmem.h"
 
 #include <errno.h>
@@ -27,6 +29,8 @@ struct run {
     struct oom_loop loop;
     struct oom_sizing sizing;
     struct oom_state_print before; /* the step in hand */
+    struct oom_skip_watch skip;
+    double flops;                  /* of every op so far */
     uint64_t foreign;              /* bytes held now, as the device rounds */
     uint64_t scratch;
     struct oom_injector injector;
@@ -204,6 +208,21 @@ static enum oom_status write_parts(struct run *run, enum part part, struct sink 
     return OOM_OK;
 }
 
+/* What else a step leaves behind: batch statistics, random numbers, the loss scale. */
+static enum oom_status write_rest_of_state(struct run *run, struct sink *sink) {
+    const struct oom_trainer *t = run->trainer;
+    for (int i = 0; i < t->statistic_count; i++) {
+        const struct oom_statistic *s = &t->statistics[i];
+        uint64_t bytes = (uint64_t)s->n * oom_dtype_bytes(run->session.dtype);
+        OOM_TRY(oom_tensor_read(&run->session, s->value, bytes, sink_piece, sink));
+    }
+    const uint32_t random[] = {t->rng_step, t->rng_offset};
+    OOM_TRY(sink_piece(sink, &t->optimizer_steps, sizeof t->optimizer_steps));
+    OOM_TRY(sink_piece(sink, random, sizeof random));
+    OOM_TRY(sink_piece(sink, &t->scaler.scale, sizeof t->scaler.scale));
+    return sink_piece(sink, &t->scaler.clean, sizeof t->scaler.clean);
+}
+
 /* Writes a file (if captured) of all parameters' weights, gradients or state; gives its hash. */
 static enum oom_status capture(struct run *run, enum part part, const char *what, int step,
                                uint64_t *hash) {
@@ -211,12 +230,7 @@ static enum oom_status capture(struct run *run, enum part part, const char *what
     oom_fingerprint_init(&sink.hash, 0);
     if (run->job->capture) OOM_TRY(open_for(run->job, what, step, &sink.file));
     enum oom_status status = write_parts(run, part, &sink);
-    if (status == OOM_OK && part == PART_STATE) {
-        status = sink_piece(&sink, &run->trainer->optimizer_steps, sizeof(int64_t));
-        if (status == OOM_OK) {
-            status = sink_piece(&sink, &run->trainer->rng_step, sizeof run->trainer->rng_step);
-        }
-    }
+    if (status == OOM_OK && part == PART_STATE) status = write_rest_of_state(run, &sink);
     if (sink.file >= 0) close(sink.file);
     *hash = oom_fingerprint_value(&sink.hash);
     return status;
@@ -230,9 +244,13 @@ static enum oom_status gradients_ready(void *context, struct oom_trainer *traine
     struct oom_state_print now;
     uint64_t ignored;
     look_at_residents(run);
+    run->result->recomputed = trainer->stages.recomputed;
+    run->result->forward_flops = trainer->stages.first_flops;
+    run->result->again_flops = trainer->stages.again_flops;
     OOM_TRY(oom_state_take(trainer, &now));
     run->result->parameter_checks++;
     if (now.weights != run->before.weights) run->result->parameter_bad++;
+    if (trainer->scaler.found) return oom_skip_ready(&run->skip, trainer, &now);
     OOM_TRY(capture(run, PART_GRADIENTS, "gradients", run->step, &step->gradients));
     if (run->job->capture) OOM_TRY(capture(run, PART_WEIGHTS, "weights", run->step, &ignored));
     OOM_TRY(oom_trainer_read_loss(trainer, &step->loss));
@@ -241,56 +259,105 @@ static enum oom_status gradients_ready(void *context, struct oom_trainer *traine
     return OOM_OK;
 }
 
-/* Signs of x, packed to bits, of the first occurrence of each identity. */
-static enum oom_status store_branches(struct run *run, int layer, int64_t sample, int64_t elements,
-                                      oom_devptr x) {
-    enum { PIECE = 4096 }; /* elements, a multiple of 8 */
-    float values[PIECE];
-    uint8_t bits[PIECE / 8];
-    int64_t at = ((int64_t)layer * run->job->distinct + sample) * oom_branch_bytes(elements);
-    for (int64_t done = 0; done < elements; done += PIECE) {
-        int64_t n = elements - done < PIECE ? elements - done : PIECE;
-        OOM_TRY(run->session.device->api->download(run->session.device, values,
-                                                   x + (uint64_t)done * 4, (uint64_t)n * 4,
-                                                   run->session.stream));
-        memset(bits, 0, sizeof bits);
-        for (int64_t i = 0; i < n; i++) bits[i / 8] |= (uint8_t)((values[i] > 0) << (i % 8));
-        size_t bytes = (size_t)oom_branch_bytes(n);
-        if (pwrite(run->branches, bits, bytes, (off_t)(at + done / 8)) != (ssize_t)bytes) {
+/* ---- branches: a file of bytes, those of the first occurrence of each identity ---- */
+
+int64_t oom_job_branches_at(const struct oom_job *job, int kink, int64_t sample) {
+    const struct oom_model_spec *spec = &job->trainer.spec;
+    const struct oom_model *model = oom_model_of(spec);
+    int64_t at = 0;
+    for (int i = 0; i < kink; i++) at += job->distinct * model->kink_elements(spec, i);
+    return at + sample * model->kink_elements(spec, kink);
+}
+
+bool oom_job_keeps_branches(const struct oom_job *job) {
+    return job->capture && oom_model_of(&job->trainer.spec)->kinks != NULL &&
+           job->loop.lengths == OOM_LENGTHS_SAME;
+}
+
+enum { BRANCHES = 4096 }; /* of a buffer on the stack */
+
+static bool is_positive(enum oom_dtype dtype, const void *array, int64_t i) {
+    switch (dtype) {
+    case OOM_F16:
+        return oom_f32_from_f16(((const uint16_t *)array)[i]) > 0;
+    case OOM_BF16:
+        return oom_f32_from_bf16(((const uint16_t *)array)[i]) > 0;
+    case OOM_F32:
+        return ((const float *)array)[i] > 0;
+    default:
+        return ((const double *)array)[i] > 0;
+    }
+}
+
+/* Decisions [at, at + n) of those of the kink. */
+static enum oom_status read_decisions(struct run *run, const struct oom_kink *kink, int64_t at,
+                                      int64_t n, uint8_t out[BRANCHES]) {
+    double values[BRANCHES]; /* room for the widest elements */
+    bool pool = kink->kind == OOM_KINK_POOL;
+    const struct oom_tensor *from = pool ? kink->taken : kink->x;
+    uint64_t size = oom_dtype_bytes(from->dtype);
+    OOM_TRY(run->session.device->api->download(run->session.device, pool ? (void *)out : values,
+                                               from->data + (uint64_t)at * size, (uint64_t)n * size,
+                                               run->session.stream));
+    for (int64_t i = 0; !pool && i < n; i++) out[i] = is_positive(from->dtype, values, i);
+    return OOM_OK;
+}
+
+static enum oom_status store_sample(struct run *run, const struct oom_kink *kink, int64_t place) {
+    uint8_t decisions[BRANCHES];
+    int64_t to = oom_job_branches_at(run->job, kink->index, kink->begin + place);
+    for (int64_t done = 0; done < kink->elements; done += BRANCHES) {
+        int64_t n = kink->elements - done < BRANCHES ? kink->elements - done : BRANCHES;
+        OOM_TRY(read_decisions(run, kink, place * kink->elements + done, n, decisions));
+        if (pwrite(run->branches, decisions, (size_t)n, (off_t)(to + done)) != (ssize_t)n) {
             return oom_fail_native(OOM_IO, errno, "the file of branches: %s", strerror(errno));
         }
     }
     return OOM_OK;
 }
 
-static enum oom_status see_branches(void *context, int layer, int64_t begin, int64_t n,
-                                    int64_t elements, oom_devptr x) {
+static enum oom_status see_branches(void *context, const struct oom_kink *kink) {
     struct run *run = context;
-    for (int64_t i = 0; run->branches >= 0 && i < n && begin + i < run->job->distinct; i++) {
-        OOM_TRY(store_branches(run, layer, begin + i, elements, x + (uint64_t)(i * elements) * 4));
+    int64_t end = run->job->distinct - kink->begin;
+    for (int64_t i = 0; run->branches >= 0 && i < kink->samples && i < end; i++) {
+        OOM_TRY(store_sample(run, kink, i));
     }
     return OOM_OK;
 }
 
 /* ---- planning, for the rule that plans ---- */
 
+static struct oom_plan_request plan_of(const struct oom_job *job, int64_t size) {
+    return (struct oom_plan_request){.trainer = job->trainer,
+                                     .settings = job->settings,
+                                     .capacity = job->capacity,
+                                     .foreign = job->foreign,
+                                     .neighbours = oom_canary_bytes,
+                                     .neighbour_count = OOM_CANARIES,
+                                     .samples = job->micro ? job->samples : size,
+                                     .size = size,
+                                     .micro = job->micro,
+                                     .uneven = job->uneven,
+                                     .steps = OOM_PLAN_STEPS};
+}
+
 static enum oom_status plan_size(void *context, int64_t size, bool *fits) {
     const struct run *run = context;
-    const struct oom_job *job = run->job;
-    struct oom_plan_request request = {.trainer = job->trainer,
-                                       .settings = job->settings,
-                                       .capacity = job->capacity,
-                                       .foreign = job->foreign,
-                                       .neighbours = oom_canary_bytes,
-                                       .neighbour_count = OOM_CANARIES,
-                                       .samples = job->micro ? job->samples : size,
-                                       .size = size,
-                                       .micro = job->micro,
-                                       .uneven = job->uneven,
-                                       .steps = OOM_PLAN_STEPS};
+    struct oom_plan_request request = plan_of(run->job, size);
     struct oom_plan plan;
     OOM_TRY(oom_plan_run(&request, &plan));
     *fits = plan.fits;
+    return OOM_OK;
+}
+
+/* The trainer's options, with a budget of checkpointing that fits where the job states none. */
+static enum oom_status choose_budget(struct run *run, struct oom_trainer_options *out) {
+    const struct oom_job *job = run->job;
+    *out = job->trainer;
+    if (out->checkpointing != OOM_CHECKPOINTING_BUDGET || out->checkpoint_budget > 0) return OOM_OK;
+    struct oom_plan_request request = plan_of(job, job->most);
+    OOM_TRY(oom_checkpoint_fit(&request, &run->result->fit));
+    out->checkpoint_budget = run->result->fit.budget;
     return OOM_OK;
 }
 
@@ -357,20 +424,13 @@ static enum oom_status foreign_visit(struct run *run) {
     return OOM_OK;
 }
 
-/* A truth that takes its branches from this run needs them; samples of changing length have none.
- */
-static bool keeps_branches(const struct oom_job *job) {
-    return job->capture && job->trainer.spec.kind == OOM_MODEL_MLP &&
-           job->loop.lengths == OOM_LENGTHS_SAME;
-}
-
 static enum oom_status run_step(struct run *run, int step) {
     const struct oom_job *job = run->job;
     bool last = step == job->steps - 1;
     int64_t samples = last && job->last_samples > 0 ? job->last_samples : job->samples;
     run->step = step;
     if (job->sizes[step] > 0) run->sizing.size = job->sizes[step];
-    if (keeps_branches(job)) OOM_TRY(open_for(job, "branches", step, &run->branches));
+    if (oom_job_keeps_branches(job)) OOM_TRY(open_for(job, "branches", step, &run->branches));
     OOM_TRY(oom_loop_before(&run->loop, &run->source, step));
     struct oom_windows windows = {run, make_window};
     enum oom_status status =
@@ -380,13 +440,21 @@ static enum oom_status run_step(struct run *run, int step) {
     run->result->steps[step].size = run->sizing.size;
     OOM_TRY(status);
     run->in_step = false;
+    OOM_TRY(oom_skip_after(&run->skip, run->trainer, &run->before, step, run->result));
     OOM_TRY(oom_loop_after(&run->loop, &run->source, step));
     run->result->steps[step].evaluation = run->loop.evaluation;
     return OOM_OK;
 }
 
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
 static enum oom_status run_steps(struct run *run) {
     const struct oom_job *job = run->job;
+    double start = now();
     run->calls_before = oom_allocator_stats(run->session.allocator)->allocations;
     oom_injector_begin(&run->injector, &job->injection, job->trainer.seed, run->session.allocator);
     for (int step = 0; step < job->steps; step++) {
@@ -395,6 +463,7 @@ static enum oom_status run_steps(struct run *run) {
         bool visit = step == job->foreign_step && job->foreign_between > 0;
         if (visit) OOM_TRY(foreign_visit(run));
     }
+    run->result->step_seconds = now() - start;
     return OOM_OK;
 }
 
@@ -430,6 +499,7 @@ static enum oom_status set_up(struct run *run) {
     run->session.device->api->properties(run->session.device, &properties);
     run->scratch = run->result->scratch = properties.scratch;
     run->session.dtype = job->dtype;
+    run->session.flops = &run->flops;
     OOM_TRY(oom_allocator_create(run->session.device, &job->settings, &run->session.allocator));
     oom_devptr foreign;
     if (job->foreign > 0) OOM_TRY(take_foreign(run, job->foreign, &foreign));
@@ -437,9 +507,11 @@ static enum oom_status set_up(struct run *run) {
                                &run->canaries));
     int micro_batches = job->micro ? (int)((job->samples + job->most - 1) / job->most) : 1;
     OOM_TRY(oom_loop_begin(&run->loop, &job->loop, &run->session, micro_batches));
-    OOM_TRY(oom_trainer_create(&run->session, &job->trainer, &run->trainer));
+    struct oom_trainer_options trainer;
+    OOM_TRY(choose_budget(run, &trainer));
+    OOM_TRY(oom_trainer_create(&run->session, &trainer, &run->trainer));
     oom_loop_attach(&run->loop, run->trainer);
-    if (keeps_branches(job)) {
+    if (oom_job_keeps_branches(job)) {
         run->trainer->branches = (struct oom_branches){.context = run, .see = see_branches};
     }
     prepare_sizing(run);
@@ -477,12 +549,6 @@ static enum oom_status give_up(struct run *run) {
     return tear_down(run);
 }
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 /* The figures that exist however the run ended. */
 static void note_end(struct run *run, enum oom_status status) {
     struct oom_job_result *result = run->result;
@@ -501,6 +567,11 @@ static void note_end(struct run *run, enum oom_status status) {
         result->oom = *oom_allocator_report(run->session.allocator);
     }
     settle_peaks(run);
+}
+
+enum oom_dtype oom_job_precision(const struct oom_job *job) {
+    if (job->trainer.amp == OOM_AMP_OFF) return job->dtype;
+    return job->trainer.amp == OOM_AMP_F16 ? OOM_F16 : OOM_BF16;
 }
 
 enum oom_status oom_job_run(const struct oom_job *job, struct oom_job_result *result) {

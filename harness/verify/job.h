@@ -10,6 +10,7 @@
 #define OOM_HARNESS_VERIFY_JOB_H
 
 #include "harness/train/batch-size.h"
+#include "harness/train/checkpoint-fit.h"
 #include "harness/train/loop.h"
 #include "harness/train/plan.h"
 #include "harness/verify/injection.h"
@@ -34,7 +35,7 @@ struct oom_job {
     bool release_between;     /* give cached memory back before that */
 
     /* the training */
-    struct oom_trainer_options trainer;
+    struct oom_trainer_options trainer; /* checkpoint_budget 0: the largest whose steps fit */
     enum oom_dtype dtype;
     char data[OOM_JOB_PATH_MAX]; /* "": generated */
     int steps;
@@ -62,6 +63,8 @@ struct oom_job_step {
     int64_t samples; /* of its window, as run */
     int64_t size;    /* of the (micro-)batch that succeeded */
     bool captured;   /* all gradients were there and the optimizer was about to read them */
+    bool skipped;    /* a gradient was not finite, and the optimizer did not read them */
+    float scale;     /* of its loss; 0: there is no scaler */
     double loss;
     double evaluation;  /* loss of the last evaluation before or after it; 0: none */
     uint64_t gradients; /* fingerprint of all gradients, in order */
@@ -90,17 +93,28 @@ struct oom_job_result {
     /* checks made and failed */
     int restored_checks, restored_bad;
     char restored_why[96];
+    int skipped;               /* steps that the loss scaler left out */
+    int skip_checks, skip_bad; /* steps after which scale and state were looked at */
+    char skip_why[96];
     int parameter_checks, parameter_bad;
     int canary_checks;
     uint64_t canary_bad; /* bytes */
     uint64_t kept_bad;   /* tensors that the training loop keeps */
     int guard_checks;
     uint64_t guards_bad; /* blocks */
+    /* checkpointing, of the last window: forwards that ran again, flops of those and the others */
+    int recomputed;
+    double forward_flops, again_flops;
+    struct oom_checkpoint_fit fit; /* where the job chose its budget */
+
     bool torn_down;      /* teardown was judged: the next two are figures */
     uint64_t left_allocated, left_reserved;
 
-    double seconds;
+    double seconds, step_seconds; /* of all, of the steps where they came to their end */
 };
+
+/* The type whose roundoff its gradients carry: the half of mixed precision, or dtype. */
+enum oom_dtype oom_job_precision(const struct oom_job *job);
 
 /* Runs the job in this process. The status is that of making the result; the run's own is in it. */
 enum oom_status oom_job_run(const struct oom_job *job, struct oom_job_result *out);
@@ -117,10 +131,10 @@ enum oom_status oom_job_result_read(const struct oom_job *job, struct oom_job_re
 void oom_job_path(const struct oom_job *job, const char *what, int step,
                   char out[OOM_JOB_PATH_MAX + 32]);
 
-/* Bytes of one sample's branches in a file: bits of a layer, rounded up; layers, then samples:
- * sample s of layer l begins at (l * distinct + s) * this. */
-static inline int64_t oom_branch_bytes(int64_t elements) {
-    return (elements + 7) / 8;
-}
+/* Where the decisions of a kink for one sample begin in the file of branches, a byte each: kinks,
+ * then samples. */
+int64_t oom_job_branches_at(const struct oom_job *job, int kink, int64_t sample);
+/* Whether a run of the job leaves such a file: samples of changing length have none. */
+bool oom_job_keeps_branches(const struct oom_job *job);
 
 #endif

@@ -67,8 +67,7 @@ struct layout {
 };
 
 static bool next_parameter(struct layout *layout) {
-    const struct oom_model *model =
-        layout->spec.kind == OOM_MODEL_GPT ? &oom_model_gpt : &oom_model_mlp;
+    const struct oom_model *model = oom_model_of(&layout->spec);
     if (layout->index > 0) layout->at += oom_parameter_n(&layout->parameter);
     if (layout->index >= model->count(&layout->spec)) return false;
     layout->parameter = (struct oom_parameter){0};
@@ -103,7 +102,7 @@ static bool agree_parameters(const struct oom_proceedings *p, const float *found
     while (next_parameter(&layout)) {
         struct oom_agreement agreement = oom_compare_bounded(
             found + layout.at, truth->gradient + layout.at, truth->magnitude + layout.at,
-            oom_parameter_n(&layout.parameter), job->dtype, terms);
+            oom_parameter_n(&layout.parameter), oom_job_precision(job), terms);
         pass = pass && agreement.pass;
         if (agreement.error <= worst->error) continue;
         *worst = (struct worst){.error = agreement.error, .bound = agreement.bound};
@@ -134,8 +133,8 @@ static const char *out_of_bound(struct oom_proceedings *p, int step, struct wors
         return why;
     }
     float loss = (float)done->loss;
-    struct oom_agreement loss_agreement =
-        oom_compare_bounded(&loss, &truth->loss, &truth->loss_magnitude, 1, job->dtype, terms);
+    struct oom_agreement loss_agreement = oom_compare_bounded(
+        &loss, &truth->loss, &truth->loss_magnitude, 1, oom_job_precision(job), terms);
     oom_record_number(p->record, "branches_differ", (double)truth->branches_differ, "");
     if (truth->branches_wrong > 0) {
         snprintf(why, n, "%lld branches differ from the truth's away from their kink",
@@ -151,6 +150,13 @@ static const char *out_of_bound(struct oom_proceedings *p, int step, struct wors
     snprintf(why, n, "step %d: %s is %.3g u|S| from the truth, the bound is %.1f", step,
              worst->name, worst->error, worst->bound);
     return why;
+}
+
+const char *oom_skips_wrong(const struct oom_proceedings *p) {
+    const struct oom_job_result *r = &p->mitigated->result;
+    if (r->skipped == r->steps_done) return "every step was left out: there is no gradient to judge";
+    if (r->skipped < p->the_case->skips) return "no step was left out, although gradients overflow";
+    return NULL;
 }
 
 void oom_judge_gradients(struct oom_proceedings *p) {
@@ -178,9 +184,12 @@ void oom_judge_gradients(struct oom_proceedings *p) {
     struct worst worst = {.error = -1};
     const char *wrong = NULL;
     for (int step = 0; step < h->job.steps && wrong == NULL; step++) {
+        if (h->result.steps[step].skipped) continue;
         if (!h->result.steps[step].captured) wrong = "a window ended without its optimizer step";
         if (wrong == NULL && c->bounded) wrong = out_of_bound(p, step, &worst, why, sizeof why);
     }
+    if (wrong == NULL) wrong = oom_skips_wrong(p);
+    if (wrong == NULL && c->curve) wrong = oom_curve_differs(p, why, sizeof why);
     if (c->bounded) oom_record_number(p->record, "grad_error", worst.error, "u|S|");
     if (c->bounded) oom_record_number(p->record, "grad_bound", worst.bound, "u|S|");
     if (wrong == NULL && c->bitwise) wrong = unequal_bits(p, why, sizeof why);
@@ -190,9 +199,10 @@ void oom_judge_gradients(struct oom_proceedings *p) {
             snprintf(bound, sizeof bound, "; %.2f u|S| from the f64 truth, bound %.1f (%s)",
                      worst.error, worst.bound, worst.name);
         }
-        snprintf(why, sizeof why, "%s%s", c->bitwise ? "equal bits to the reference" : "in bound",
-                 bound);
-        wrong = NULL;
+        const char *how = c->bitwise ? "equal bits to the reference"
+                          : c->curve ? p->curve_text
+                                     : "in bound";
+        snprintf(why, sizeof why, "%s%s", how, bound);
     }
     oom_judge_bit(p, OOM_BIT_GRAD_MATCH, wrong == NULL, wrong == NULL ? why : wrong);
 }

@@ -65,6 +65,12 @@ void oom_judge_state(struct oom_proceedings *p) {
         oom_judge_bit(p, OOM_BIT_STATE_RESTORED, false, why);
         return;
     }
+    if (r->skip_bad > 0) {
+        snprintf(why, sizeof why, "of %d steps %d left something behind that they should not: %s",
+                 r->skip_checks, r->skip_bad, r->skip_why);
+        oom_judge_bit(p, OOM_BIT_STATE_RESTORED, false, why);
+        return;
+    }
     if (!r->torn_down) {
         oom_record_bit(p->record, OOM_BIT_STATE_RESTORED, OOM_NOT_REACHED, "no teardown");
         return;
@@ -77,6 +83,10 @@ void oom_judge_state(struct oom_proceedings *p) {
     } else if (!clean) {
         snprintf(why, sizeof why, "after teardown %llu bytes are allocated and %llu reserved",
                  (unsigned long long)r->left_allocated, (unsigned long long)r->left_reserved);
+    } else if (r->skipped > 0) {
+        snprintf(why, sizeof why,
+                 "%d steps left out changed nothing but the scale; nothing left after teardown",
+                 r->skipped);
     } else if (r->restored_checks > 0) {
         snprintf(why, sizeof why, "as before in %d of %d retries; nothing left after teardown",
                  r->restored_checks, r->restored_checks);

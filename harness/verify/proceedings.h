@@ -18,6 +18,8 @@ struct oom_proceedings {
     const struct oom_hearing *reference;
     const struct oom_hearing *guards; /* NULL: the case has none */
     const struct oom_hearing *beyond; /* one sample more; NULL: not asked */
+    const struct oom_hearing *curves[2]; /* the unmitigated job, its micro-batches shuffled */
+    char curve_text[160];                /* how the curves agree */
 };
 
 /* ---- what a hearing came to ---- */
@@ -45,12 +47,22 @@ void oom_judge_bit(struct oom_proceedings *p, enum oom_bit which, bool value, co
 enum oom_status oom_judge_oom_without(struct oom_proceedings *p);
 void oom_judge_fits(struct oom_proceedings *p);
 void oom_judge_gradients(struct oom_proceedings *p);
+/* NULL when as many steps were left out as the case asks for, and one at least was not. */
+const char *oom_skips_wrong(const struct oom_proceedings *p);
 void oom_judge_data(struct oom_proceedings *p);
 void oom_judge_state(struct oom_proceedings *p);
+
+/* ---- curves (curve.c) ---- */
+
+/* The two runs that say what the unmitigated job's own rounding does to its curve. */
+enum oom_status oom_curve_hear(struct oom_proceedings *p, uint64_t capacity);
+/* NULL when loss and weights of the mitigated run follow theirs. */
+const char *oom_curve_differs(struct oom_proceedings *p, char *why, size_t n);
 
 /* ---- figures ---- */
 
 void oom_note_figures(struct oom_proceedings *p);
+void oom_note_precision(struct oom_proceedings *p);
 /* How much of what fits was found. */
 enum oom_status oom_note_share(struct oom_proceedings *p);
 void oom_note_injection(struct oom_proceedings *p);

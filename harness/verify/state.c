@@ -2,6 +2,8 @@
 
 #include "harness/base/fingerprint.h"
 
+#include <string.h>
+
 enum oom_status
 oom_tensor_read(struct oom_session *session, struct oom_tensor tensor, uint64_t bytes,
                 enum oom_status (*piece)(void *context, const void *data, size_t bytes),
@@ -48,9 +50,10 @@ static enum oom_status hash_states(struct oom_trainer *t, const struct oom_param
 }
 
 enum oom_status oom_state_take(struct oom_trainer *t, struct oom_state_print *out) {
-    struct oom_fingerprint weights, optimizer;
+    struct oom_fingerprint weights, optimizer, statistics;
     oom_fingerprint_init(&weights, 1);
     oom_fingerprint_init(&optimizer, 2);
+    oom_fingerprint_init(&statistics, 3);
     bool clear = true;
     for (int i = 0; i < t->parameter_count; i++) {
         const struct oom_parameter *p = &t->parameters[i];
@@ -61,11 +64,20 @@ enum oom_status oom_state_take(struct oom_trainer *t, struct oom_state_print *ou
         OOM_TRY(oom_tensor_read(t->session, p->gradient, bytes_of(t, p), find_nonzero, &clear));
     }
     oom_fingerprint_update(&optimizer, &t->optimizer_steps, sizeof t->optimizer_steps);
+    for (int i = 0; i < t->statistic_count; i++) {
+        const struct oom_statistic *s = &t->statistics[i];
+        uint64_t bytes = (uint64_t)s->n * oom_dtype_bytes(t->session->dtype);
+        OOM_TRY(oom_tensor_read(t->session, s->value, bytes, hash_piece, &statistics));
+    }
+    uint32_t scale;
+    memcpy(&scale, &t->scaler.scale, sizeof scale);
     const struct oom_allocator_stats *stats = oom_allocator_stats(t->session->allocator);
     *out = (struct oom_state_print){
         .weights = oom_fingerprint_value(&weights),
         .optimizer = oom_fingerprint_value(&optimizer),
-        .random = t->rng_step,
+        .statistics = oom_fingerprint_value(&statistics),
+        .random = (uint64_t)t->rng_offset << 32 | t->rng_step,
+        .scale = (uint64_t)t->scaler.clean << 32 | scale,
         .allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].current,
         .gradients_clear = clear,
     };
@@ -76,6 +88,8 @@ const char *oom_state_difference(const struct oom_state_print *before,
                                  const struct oom_state_print *after) {
     if (before->weights != after->weights) return "weights changed";
     if (before->optimizer != after->optimizer) return "optimizer state changed";
+    if (before->statistics != after->statistics) return "batch statistics changed";
+    if (before->scale != after->scale) return "the loss scale changed";
     if (before->random != after->random) return "random numbers were spent";
     if (!after->gradients_clear) return "gradients were not cleared";
     if (before->allocated != after->allocated) return "allocated bytes differ";

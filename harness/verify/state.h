@@ -11,9 +11,11 @@
 
 struct oom_state_print {
     uint64_t weights;
-    uint64_t optimizer; /* states (which exist, and their contents) and the step counter */
-    uint64_t random;    /* the step that random numbers are keyed by */
-    uint64_t allocated; /* bytes in live blocks */
+    uint64_t optimizer;  /* states (which exist, and their contents) and the step counter */
+    uint64_t statistics; /* of batch norms */
+    uint64_t random;     /* the step that random numbers are keyed by, and the running number */
+    uint64_t scale;      /* of the loss: its bits, the clean steps since it changed */
+    uint64_t allocated;  /* bytes in live blocks */
     bool gradients_clear;
 };
 

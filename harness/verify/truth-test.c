@@ -46,7 +46,7 @@ static void whole_in_f64(const struct oom_job *job, int step, struct snapshot *o
     rig_window(&rig, job->samples, job->distinct, job->token_weights);
     CHECK_OK(oom_trainer_begin_step(rig.trainer));
     CHECK_OK(oom_trainer_micro_batch(rig.trainer, &rig.window, 0, job->samples,
-                                     (struct oom_weighing){rig.window.total, false}));
+                                     (struct oom_weighing){.divisor = rig.window.total}));
     snapshot_take(&rig, false, out);
     rig_close(&rig);
 }
@@ -133,7 +133,7 @@ static void branches(void) {
     TEST("truth: a branch that the run cannot have taken is counted as wrong, and is followed");
     CHECK_OK(oom_truth_make(&job, 0, 9, &truth));
     CHECK_EQ(truth.branches_differ, 0);
-    const long bytes = 4 * 16 / 8;
+    const long bytes = 4 * 16;
     for (int layer = 0; layer < 2; layer++) {
         for (int sample = 0; sample < 4; sample++) {
             long at = (layer * 4 + sample) * bytes + sample;

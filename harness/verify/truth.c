@@ -18,17 +18,26 @@ struct maker {
     struct oom_window window; /* as the run had it */
     int branches;             /* file; -1: none */
     double coefficient;       /* of the sample in hand */
+    bool judged;              /* branches were looked at before */
+    double *counts, *weights; /* batch norm: of each identity */
     int64_t at;               /* element, while gradients are added */
 };
 
-/* ---- the device: large enough for one sample in f64 ---- */
+/* ---- the device: large enough for what runs at once, in f64 ---- */
 
 static enum oom_status open_session(struct maker *m) {
-    struct oom_plan_request request = {.trainer = m->job->trainer,
+    const struct oom_model *model = oom_model_of(&m->job->trainer.spec);
+    bool joined = model->statistics != NULL && model->statistics(&m->job->trainer.spec) > 0;
+    int64_t at_once = joined ? m->job->distinct : 1;
+    struct oom_trainer_options trainer = m->job->trainer;
+    trainer.gradients = OOM_GRADIENTS_ZEROED;
+    trainer.amp = OOM_AMP_OFF;
+    trainer.checkpointing = OOM_CHECKPOINTING_OFF;
+    struct oom_plan_request request = {.trainer = trainer,
                                        .settings = oom_allocator_settings_default(),
                                        .capacity = OOM_PLAN_UNLIMITED,
-                                       .samples = 1,
-                                       .size = 1,
+                                       .samples = at_once,
+                                       .size = at_once,
                                        .steps = 1};
     struct oom_plan plan;
     OOM_TRY(oom_plan_run(&request, &plan));
@@ -40,8 +49,6 @@ static enum oom_status open_session(struct maker *m) {
     OOM_TRY(oom_host_open(&options, &m->session.device));
     m->session.dtype = OOM_F64;
     OOM_TRY(oom_allocator_create(m->session.device, &settings, &m->session.allocator));
-    struct oom_trainer_options trainer = m->job->trainer;
-    trainer.gradients = OOM_GRADIENTS_ZEROED;
     return oom_trainer_create(&m->session, &trainer, &m->trainer);
 }
 
@@ -93,78 +100,108 @@ static enum oom_status load_weights(struct maker *m, int step) {
 
 /* ---- branches ---- */
 
-static enum oom_status branch_bits(const struct maker *m, int layer, int64_t sample,
-                                   int64_t elements, uint8_t *bits) {
-    int64_t bytes = oom_branch_bytes(elements);
-    off_t at = (off_t)(((int64_t)layer * m->job->distinct + sample) * bytes);
-    if (pread(m->branches, bits, (size_t)bytes, at) == (ssize_t)bytes) return OOM_OK;
+static enum oom_status read_branches(const struct maker *m, const struct oom_kink *kink,
+                                     uint8_t *out) {
+    size_t bytes = (size_t)(kink->samples * kink->elements);
+    off_t at = (off_t)oom_job_branches_at(m->job, kink->index, kink->begin);
+    if (pread(m->branches, out, bytes, at) == (ssize_t)bytes) return OOM_OK;
     return oom_fail_native(OOM_IO, errno, "the file of branches is too short");
 }
 
-/* Truth runs one sample at a time: n is 1 and `begin` its identity. */
-static enum oom_status take_branches(void *context, int layer, int64_t begin, int64_t n,
-                                     int64_t elements, uint8_t *out) {
-    struct maker *m = context;
-    uint8_t *bits = oom_host_alloc((size_t)oom_branch_bytes(elements));
-    if (bits == NULL || n != 1) {
-        oom_host_free(bits);
-        return oom_fail(OOM_HOST_NOMEM, "the branches of a sample");
-    }
-    enum oom_status status = branch_bits(m, layer, begin, elements, bits);
-    for (int64_t i = 0; i < elements; i++) out[i] = (uint8_t)((bits[i / 8] >> (i % 8)) & 1);
-    oom_host_free(bits);
-    return status;
+/* A sample's identity is its number here: each stands once in the window. */
+static enum oom_status take_branches(void *context, const struct oom_kink *kink, uint8_t *out) {
+    return read_branches(context, kink, out);
 }
 
-/* How far from 0 rounding alone can move a pre-activation: a chain of K terms errs by at most
- * (16 + sqrt(K)/2) u sum|a w|, and sum|a w| is about sqrt(K) times the rms of the sums; the inputs
- * of a layer carry the errors of those below. */
-static double kink_width(const struct maker *m, int layer, double rms) {
-    double k = (double)m->job->trainer.spec.width;
-    return oom_bound_constant(OOM_F32, (int64_t)k) * oom_dtype_roundoff(m->job->dtype) * sqrt(k) *
-           (layer + 1) * rms;
+/* How far from a kink rounding alone can move a sum: a chain of K terms errs by at most
+ * (16 + sqrt(K)/2) u sum|a w|, and sum|a w| is about sqrt(K) times the rms of the sums; what goes
+ * into the layer carries the errors of those below. Twice that between two elements of a pool. */
+static double kink_width(const struct maker *m, int kink, double rms) {
+    const struct oom_model_spec *spec = &m->job->trainer.spec;
+    int64_t wide = spec->width << (spec->kind == OOM_MODEL_CNN ? spec->stages - 1 : 0);
+    double k = (double)(spec->kind == OOM_MODEL_CNN ? 9 * wide : wide);
+    return oom_bound_constant(OOM_F32, (int64_t)k) * oom_dtype_roundoff(oom_job_precision(m->job)) *
+           sqrt(k) * (kink + 1) * rms;
 }
 
-static void judge_branches(struct maker *m, int layer, const double *x, const uint8_t *bits,
-                           int64_t elements) {
+static double rms_of(const double *x, int64_t n) {
     double squares = 0;
-    for (int64_t i = 0; i < elements; i++) squares += x[i] * x[i];
-    double width = kink_width(m, layer, sqrt(squares / (double)elements));
-    for (int64_t i = 0; i < elements; i++) {
-        bool taken = (bits[i / 8] >> (i % 8)) & 1;
-        if (taken == (x[i] > 0)) continue;
-        m->truth->branches_differ++;
-        if (!(fabs(x[i]) <= width)) m->truth->branches_wrong++;
+    for (int64_t i = 0; i < n; i++) squares += x[i] * x[i];
+    return sqrt(squares / (double)n);
+}
+
+static void judge_one(struct maker *m, bool same, double distance, double width) {
+    if (same) return;
+    m->truth->branches_differ++;
+    if (!(distance <= width)) m->truth->branches_wrong++;
+}
+
+static void judge_relu(struct maker *m, const struct oom_kink *kink, const double *x,
+                       const uint8_t *taken) {
+    int64_t n = kink->samples * kink->elements;
+    double width = kink_width(m, kink->index, rms_of(x, n));
+    for (int64_t i = 0; i < n; i++) {
+        judge_one(m, (taken[i] != 0) == (x[i] > 0), fabs(x[i]), width);
     }
 }
 
-static enum oom_status see_branches(void *context, int layer, int64_t begin, int64_t n,
-                                    int64_t elements, oom_devptr x) {
-    struct maker *m = context;
-    (void)n;
-    double *values = oom_host_alloc((size_t)elements * sizeof *values);
-    uint8_t *bits = oom_host_alloc((size_t)oom_branch_bytes(elements));
-    enum oom_status status = OOM_OK;
-    if (values == NULL || bits == NULL) status = oom_fail(OOM_HOST_NOMEM, "a sample's branches");
-    if (status == OOM_OK) {
-        status = m->session.device->api->download(m->session.device, values, x,
-                                                  (uint64_t)elements * 8, m->session.stream);
+/* Decision i of a pooling: element (r, s) of its window, as an index into x. */
+static int64_t element_of(const struct oom_kink *kink, int64_t i, int64_t r, int64_t s) {
+    int64_t columns = kink->width / kink->size, rows = kink->height / kink->size;
+    int64_t c = i % kink->channels, q = i / kink->channels % columns;
+    int64_t p = i / kink->channels / columns % rows, b = i / kink->channels / columns / rows;
+    int64_t row = (b * kink->height + p * kink->size + r) * kink->width + q * kink->size + s;
+    return row * kink->channels + c;
+}
+
+static void judge_pool(struct maker *m, const struct oom_kink *kink, const double *x,
+                       const uint8_t *taken) {
+    int64_t n = kink->samples * kink->elements, size = kink->size;
+    double width = 2 * kink_width(m, kink->index, rms_of(x, n * size * size));
+    for (int64_t i = 0; i < n; i++) {
+        double largest = -INFINITY,
+               chosen = x[element_of(kink, i, taken[i] / size, taken[i] % size)];
+        for (int64_t e = 0; e < size * size; e++) {
+            largest = fmax(largest, x[element_of(kink, i, e / size, e % size)]);
+        }
+        judge_one(m, chosen == largest, largest - chosen, width);
     }
-    if (status == OOM_OK) status = branch_bits(m, layer, begin, elements, bits);
-    if (status == OOM_OK) judge_branches(m, layer, values, bits, elements);
+}
+
+static enum oom_status see_branches(void *context, const struct oom_kink *kink) {
+    struct maker *m = context;
+    int64_t n = kink->samples * kink->elements;
+    int64_t inputs = kink->kind == OOM_KINK_POOL ? n * kink->size * kink->size : n;
+    if (m->judged) return OOM_OK;
+    double *values = oom_host_alloc((size_t)inputs * sizeof *values);
+    uint8_t *taken = oom_host_alloc((size_t)n);
+    enum oom_status status = OOM_OK;
+    if (values == NULL || taken == NULL) status = oom_fail(OOM_HOST_NOMEM, "a sample's branches");
+    if (status == OOM_OK) {
+        status = m->session.device->api->download(m->session.device, values, kink->x->data,
+                                                  (uint64_t)inputs * 8, m->session.stream);
+    }
+    if (status == OOM_OK) status = read_branches(m, kink, taken);
+    if (status == OOM_OK) {
+        (kink->kind == OOM_KINK_POOL ? judge_pool : judge_relu)(m, kink, values, taken);
+    }
     oom_host_free(values);
-    oom_host_free(bits);
+    oom_host_free(taken);
     return status;
 }
 
 /* ---- the sum ---- */
 
-static double coefficient_of(const struct maker *m, int64_t identity) {
-    double sum = 0;
+/* How often an identity stands in the window, and with what weight. */
+static double count_of(const struct maker *m, int64_t identity, double *weight) {
+    double count = 0;
+    *weight = 0;
     for (int64_t i = 0; i < m->window.samples; i++) {
-        if (oom_window_identity(&m->window, i) == identity) sum += oom_window_weight(&m->window, i);
+        if (oom_window_identity(&m->window, i) != identity) continue;
+        *weight += oom_window_weight(&m->window, i);
+        count++;
     }
-    return sum / m->window.total;
+    return count;
 }
 
 static enum oom_status add_piece(void *context, const void *data, size_t bytes) {
@@ -187,27 +224,54 @@ static enum oom_status add_gradients(struct maker *m) {
     return OOM_OK;
 }
 
-static enum oom_status add_sample(struct maker *m, const struct oom_window *alone, int64_t p) {
+/* The gradient of samples [begin, end) of `alone`, times the coefficient. */
+static enum oom_status add(struct maker *m, const struct oom_window *alone, int64_t begin,
+                           int64_t end, struct oom_weighing weighing) {
     struct oom_trainer *t = m->trainer;
     double loss;
     OOM_TRY(oom_trainer_begin_step(t));
     OOM_TRY(oom_trainer_clear_gradients(t));
-    OOM_TRY(oom_trainer_micro_batch(t, alone, p, p + 1, (struct oom_weighing){1.0, false}));
-    OOM_TRY(m->session.device->api->download(m->session.device, &loss, t->loss.data, sizeof loss,
-                                             m->session.stream));
-    m->coefficient = coefficient_of(m, p);
+    OOM_TRY(oom_trainer_micro_batch(t, alone, begin, end, weighing));
+    OOM_TRY(oom_trainer_read_loss(t, &loss));
     m->truth->loss += m->coefficient * loss;
     m->truth->loss_magnitude += m->coefficient * fabs(loss);
     return add_gradients(m);
+}
+
+static enum oom_status add_alone(struct maker *m, const struct oom_window *alone, int64_t p) {
+    double weight;
+    count_of(m, p, &weight);
+    m->coefficient = weight / m->window.total;
+    return add(m, alone, p, p + 1, (struct oom_weighing){.divisor = 1.0});
+}
+
+/* Batch norm: all identities together, as often in the statistics as they stand in the window; the
+ * loss of one of them at a time. */
+static enum oom_status add_together(struct maker *m, const struct oom_window *alone, int64_t p) {
+    int64_t n = alone->samples;
+    for (int64_t i = 0; i < n; i++) {
+        double weight;
+        m->counts[i] = count_of(m, i, &weight);
+        m->weights[i] = i == p ? weight : 0;
+    }
+    m->coefficient = 1;
+    struct oom_weighing weighing = {
+        .divisor = m->window.total, .weights = m->weights, .counts = m->counts};
+    OOM_TRY(add(m, alone, 0, n, weighing));
+    m->judged = true; /* every forward is the same */
+    return OOM_OK;
 }
 
 static enum oom_status allocate(struct maker *m) {
     for (int i = 0; i < m->trainer->parameter_count; i++) {
         m->truth->n += oom_parameter_n(&m->trainer->parameters[i]);
     }
+    m->counts = oom_host_calloc((size_t)m->job->distinct, sizeof(double));
+    m->weights = oom_host_calloc((size_t)m->job->distinct, sizeof(double));
     m->truth->gradient = oom_host_calloc((size_t)m->truth->n, sizeof(double));
     m->truth->magnitude = oom_host_calloc((size_t)m->truth->n, sizeof(double));
-    if (m->truth->gradient != NULL && m->truth->magnitude != NULL) return OOM_OK;
+    bool good = m->counts != NULL && m->weights != NULL;
+    if (good && m->truth->gradient != NULL && m->truth->magnitude != NULL) return OOM_OK;
     return oom_fail(OOM_HOST_NOMEM, "the truth of %lld elements", (long long)m->truth->n);
 }
 
@@ -217,7 +281,7 @@ static enum oom_status make(struct maker *m, int step, int64_t samples) {
     OOM_TRY(open_session(m));
     OOM_TRY(allocate(m));
     OOM_TRY(load_weights(m, step));
-    if (job->trainer.spec.kind == OOM_MODEL_MLP) {
+    if (oom_job_keeps_branches(job)) {
         OOM_TRY(open_file(job, "branches", step, &m->branches));
         m->trainer->branches = (struct oom_branches){m, see_branches, take_branches};
     }
@@ -227,7 +291,10 @@ static enum oom_status make(struct maker *m, int step, int64_t samples) {
     struct oom_window alone; /* each identity once, with weight 1 */
     oom_window_init(&alone, &job->trainer.spec, &m->source, m->window.distinct, m->window.distinct,
                     job->token_weights);
-    for (int64_t p = 0; p < m->window.distinct; p++) OOM_TRY(add_sample(m, &alone, p));
+    for (int64_t p = 0; p < m->window.distinct; p++) {
+        OOM_TRY(m->trainer->statistic_count > 0 ? add_together(m, &alone, p)
+                                                : add_alone(m, &alone, p));
+    }
     return OOM_OK;
 }
 
@@ -241,6 +308,8 @@ enum oom_status oom_truth_make(const struct oom_job *job, int step, int64_t samp
     oom_device_close(m.session.device);
     oom_source_close(&m.source);
     if (m.branches >= 0) close(m.branches);
+    oom_host_free(m.counts);
+    oom_host_free(m.weights);
     if (status != OOM_OK) oom_truth_free(out);
     return status;
 }

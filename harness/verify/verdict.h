@@ -52,7 +52,7 @@ const char *oom_outcome_name(enum oom_outcome outcome);
 enum {
     OOM_ID_MAX = 160,
     OOM_REASON_MAX = 240,
-    OOM_FIGURES_MAX = 72,
+    OOM_FIGURES_MAX = 128,
     OOM_REPORT_TEXT_MAX = 2048,
 };
 

@@ -7,11 +7,11 @@
 void array_test(void);
 
 static const int64_t sizes[] = {1, 31, 33, 257, 1500};
-static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64};
+static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64, OOM_F16, OOM_BF16};
 
-/* Runs `body` for each dtype and size, with u the unit roundoff. */
-#define EACH_CASE(body) \
-    for (int d = 0; d < 2; d++) { \
+/* Runs `body` for the first dtypes (2: no halves) and each size, with u the unit roundoff. */
+#define EACH_CASE(count, body) \
+    for (int d = 0; d < count; d++) { \
         for (int s = 0; s < 5; s++) { \
             const enum oom_dtype dtype = dtypes[d]; \
             const int64_t n = sizes[s]; \
@@ -41,6 +41,9 @@ static void gelu_case(enum oom_dtype dtype, int64_t n, double u) {
         double at = GET(x, i);
         test_close("gelu", i, GET(y, i), gelu(at), 8 * u * gelu_scale(at) + 0x1p-52 * fabs(at));
     }
+    TEST_HALF_IS_F32_ROUNDED(OOM_OP_GELU_FORWARD, a);
+    a.y = a.x; /* in place */
+    TEST_HALF_IS_F32_ROUNDED(OOM_OP_GELU_FORWARD, a);
 }
 
 static void gelu_slope_case(enum oom_dtype dtype, int64_t n, double u) {
@@ -53,13 +56,16 @@ static void gelu_slope_case(enum oom_dtype dtype, int64_t n, double u) {
         double at = GET(x, i), slope = (gelu(at + h) - gelu(at - h)) / (2 * h);
         test_close("gelu slope", i, GET(dx, i), GET(dy, i) * slope, 24 * u + 1e-9);
     }
+    TEST_HALF_IS_F32_ROUNDED(OOM_OP_GELU_BACKWARD, a);
+    a.dx = a.dy; /* in place */
+    TEST_HALF_IS_F32_ROUNDED(OOM_OP_GELU_BACKWARD, a);
 }
 
 static void test_gelu(void) {
     TEST("gelu: the tanh formula within 8 roundoffs, the same bits everywhere");
-    EACH_CASE(gelu_case(dtype, n, u));
+    EACH_CASE(4, gelu_case(dtype, n, u));
     TEST("gelu: slope against central differences, the same bits everywhere");
-    EACH_CASE(gelu_slope_case(dtype, n, u));
+    EACH_CASE(4, gelu_slope_case(dtype, n, u));
     TEST("gelu: far arguments, infinities, NaN");
     float x[] = {1e30f, -1e30f, 50, -50, NAN, 0.0f, -0.0f, 1e-40f}, y[8], one[8], dx[8];
     for (int i = 0; i < 8; i++) one[i] = 1;
@@ -88,6 +94,7 @@ static void relu_case(enum oom_dtype dtype, int64_t n) {
                                            from,  ADDRESS(dy), ADDRESS(dx)};
         test_same_everywhere(OOM_OP_RELU_FORWARD, &f);
         test_same_everywhere(OOM_OP_RELU_BACKWARD, &b);
+        TEST_HALF_IS_F32_ROUNDED(OOM_OP_RELU_BACKWARD, b);
         for (int64_t i = 0; i < n; i++) {
             bool on = forced ? branch[i] != 0 : GET(x, i) > 0;
             double want = on ? GET(x, i) : 0;
@@ -99,7 +106,7 @@ static void relu_case(enum oom_dtype dtype, int64_t n) {
 
 static void test_relu(void) {
     TEST("relu: forward and backward, by sign and by branch, exact");
-    EACH_CASE(relu_case(dtype, n));
+    EACH_CASE(4, relu_case(dtype, n));
 }
 
 static void sgd_case(enum oom_dtype dtype, int64_t n, double u) {
@@ -147,42 +154,76 @@ static void adamw_case(enum oom_dtype dtype, int64_t n, double u) {
 
 static void test_optimizers(void) {
     TEST("sgd: five steps against double, the same bits everywhere");
-    EACH_CASE(sgd_case(dtype, n, u));
+    EACH_CASE(2, sgd_case(dtype, n, u));
     TEST("adamw: six steps against the paper's form in double, the same bits everywhere");
-    EACH_CASE(adamw_case(dtype, n, u));
+    EACH_CASE(2, adamw_case(dtype, n, u));
 }
 
 /* Each of these is one or two correctly rounded operations, so the result is known exactly. */
 static double rounded(enum oom_dtype dtype, double x) {
-    return dtype == OOM_F32 ? (double)(float)x : x;
+    double out[1];
+    test_set(dtype, out, 0, x);
+    return test_get(dtype, out, 0);
 }
 
 static void plain_case(enum oom_dtype dtype, int64_t n) {
-    void *x = test_array(dtype, n, -1, 1), *y = test_array(dtype, n, -1, 1);
-    void *out = test_array(dtype, n, 5, 6), *old = test_array(dtype, n, 0, 0);
-    const double factor = rounded(dtype, 0.3);
+    const enum oom_dtype wide = oom_dtype_wide(dtype);
+    void *x = test_array(dtype, n, -1, 1), *y = test_array(wide, n, -1, 1);
+    void *out = test_array(dtype, n, 5, 6), *old = test_array(wide, n, 0, 0);
+    const double factor = rounded(wide, 0.3);
     struct oom_fill_args fill = {dtype, n, 0.3, ADDRESS(out)};
     test_same_everywhere(OOM_OP_FILL, &fill);
-    for (int64_t i = 0; i < n; i++) CHECK(GET(out, i) == factor);
-    struct oom_add_args add = {dtype, n, ADDRESS(x), ADDRESS(y), ADDRESS(out)};
-    test_same_everywhere(OOM_OP_ADD, &add);
-    for (int64_t i = 0; i < n; i++) CHECK(GET(out, i) == rounded(dtype, GET(x, i) + GET(y, i)));
-    memcpy(old, y, (size_t)n * oom_dtype_bytes(dtype));
+    for (int64_t i = 0; i < n; i++) CHECK(GET(out, i) == rounded(dtype, 0.3));
+    fill.value = 1 + oom_dtype_roundoff(dtype) + 0x1p-40; /* by way of f32 a half would be 1 */
+    test_same_everywhere(OOM_OP_FILL, &fill);
+    for (int64_t i = 0; i < n; i++) CHECK(GET(out, i) == rounded(dtype, fill.value));
+    memcpy(old, y, (size_t)n * oom_dtype_bytes(wide));
     struct oom_axpy_args axpy = {dtype, n, 0.3, ADDRESS(x), ADDRESS(y)};
     test_same_everywhere(OOM_OP_AXPY, &axpy);
     for (int64_t i = 0; i < n; i++) {
-        double product = rounded(dtype, factor * GET(x, i));
-        CHECK(GET(y, i) == rounded(dtype, GET(old, i) + product));
+        double product = rounded(wide, factor * GET(x, i));
+        CHECK(test_get(wide, y, i) == rounded(wide, test_get(wide, old, i) + product));
     }
     memcpy(old, x, (size_t)n * oom_dtype_bytes(dtype));
     struct oom_scale_args scale = {dtype, n, 0.3, ADDRESS(x)};
     test_same_everywhere(OOM_OP_SCALE, &scale);
-    for (int64_t i = 0; i < n; i++) CHECK(GET(x, i) == rounded(dtype, factor * GET(old, i)));
+    for (int64_t i = 0; i < n; i++) {
+        CHECK(GET(x, i) == rounded(dtype, rounded(wide, factor * GET(old, i))));
+    }
+}
+
+/* b of every dtype that may stand beside; out a new array, a, or b where that is of dtype. */
+static void add_case(enum oom_dtype dtype, int64_t n) {
+    const enum oom_dtype wide = oom_dtype_wide(dtype);
+    for (int d = 0; d < 4; d++) {
+        const enum oom_dtype other = dtypes[d];
+        if (other != dtype && (oom_dtype_wide(other) != wide || (other != wide && dtype != wide)))
+            continue;
+        void *a = test_array(dtype, n, -1, 1), *b = test_array(other, n, -1, 1);
+        void *out = test_array(dtype, n, 5, 6), *want = test_array(dtype, n, 5, 6);
+        struct oom_add_args add = {dtype, other, n, ADDRESS(a), ADDRESS(b), ADDRESS(out)};
+        struct oom_add_args in_a = add, in_b = add;
+        for (int64_t i = 0; i < n; i++) {
+            double sum = rounded(wide, GET(a, i) + test_get(other, b, i));
+            test_set(dtype, want, i, sum);
+        }
+        const size_t bytes = (size_t)n * oom_dtype_bytes(dtype);
+        test_same_everywhere(OOM_OP_ADD, &add);
+        CHECK(memcmp(out, want, bytes) == 0);
+        in_a.out = in_a.a;
+        test_same_everywhere(OOM_OP_ADD, &in_a);
+        CHECK(memcmp(a, want, bytes) == 0);
+        if (other != dtype) continue;
+        memcpy(OOM_HOST_PTR(void, in_b.a = add.out), b, bytes); /* b + b */
+        in_b.out = in_b.b;
+        test_same_everywhere(OOM_OP_ADD, &in_b);
+        for (int64_t i = 0; i < n; i++) CHECK(GET(b, i) == 2 * GET(out, i));
+    }
 }
 
 static void copy_case(enum oom_dtype from, int64_t n) {
     void *x = test_array(from, n, -1, 1);
-    for (int d = 0; d < 2; d++) {
+    for (int d = 0; d < 4; d++) {
         enum oom_dtype to = dtypes[d];
         void *y = test_array(to, n, 5, 6);
         struct oom_copy_args a = {from, to, n, ADDRESS(x), ADDRESS(y)};
@@ -196,7 +237,8 @@ static void copy_case(enum oom_dtype from, int64_t n) {
 /* Found wherever the one bad element stands, and nothing else. */
 static void finite_case(enum oom_dtype dtype, int64_t n) {
     const double bad[] = {INFINITY, -INFINITY, NAN};
-    void *x = test_array(dtype, n, -1e30, 1e30);
+    const double large = dtype == OOM_F16 ? 65504 : 1e30;
+    void *x = test_array(dtype, n, -large, large);
     int32_t *found = test_bytes(sizeof *found);
     struct oom_finite_check_args a = {dtype, n, ADDRESS(x), ADDRESS(found)};
     test_same_everywhere(OOM_OP_FINITE_CHECK, &a);
@@ -215,12 +257,14 @@ static void finite_case(enum oom_dtype dtype, int64_t n) {
 }
 
 static void test_plain(void) {
-    TEST("fill, add, axpy, scale: each product and sum rounded once, exact");
-    EACH_CASE(plain_case(dtype, n));
-    TEST("copy: four conversions, exact");
-    EACH_CASE(copy_case(dtype, n));
+    TEST("fill, axpy, scale: each product and sum rounded once, exact");
+    EACH_CASE(4, plain_case(dtype, n));
+    TEST("add: every pair of dtypes, a sum of two rounded once, exact, in place");
+    EACH_CASE(4, add_case(dtype, n));
+    TEST("copy: sixteen conversions, exact");
+    EACH_CASE(4, copy_case(dtype, n));
     TEST("finite_check: every kind of bad element in every place, the rest left alone");
-    EACH_CASE(finite_case(dtype, n));
+    EACH_CASE(4, finite_case(dtype, n));
 }
 
 void array_test(void) {

@@ -8,7 +8,13 @@
  * is a mean of values of at most 1 with T more roundings: at most 2 e off. Gradients are sums of P
  * (dP - delta) k scale with |dP|, |delta| <= D, at most 2 sqrt(D) times the sum of P taken, which
  * along a column is at most the largest column sum: 8 e sqrt(D) times that.
+ *
+ * Halves: each op gives its f32 result on the same values rounded once, bit for bit. Against the
+ * naive computation e grows by what is stored in between, each rounding v of a half: tiled, only
+ * out (as delta): e + 2 v. With scores, these are off by v sqrt(D), so probs by twice that and
+ * their own rounding, dprobs and dscores by one each: e + v (2 sqrt(D) + 4).
  */
+#include "kernels/half.h"
 #include "kernels/host/isa-sets.h"
 #include "kernels/testing.h"
 
@@ -36,24 +42,34 @@ static int64_t array_count(const struct problem *p, int which) {
     case OUT:
         return rows * p->channels;
     case LSE:
-    case WORK:
         return lines;
+    case WORK:
+        return lines + (oom_dtype_is_half(p->dtype) ? rows * p->channels : 0);
     default:
         return lines * p->positions;
     }
 }
 
+static enum oom_dtype array_dtype(const struct problem *p, int which) {
+    return which == LSE || which == WORK ? oom_dtype_wide(p->dtype) : p->dtype;
+}
+
 static size_t array_bytes(const struct problem *p, int which) {
-    return (size_t)array_count(p, which) * oom_dtype_bytes(p->dtype);
+    return (size_t)array_count(p, which) * oom_dtype_bytes(array_dtype(p, which));
 }
 
 static double get(const struct problem *p, int which, int64_t i) {
-    return p->dtype == OOM_F32 ? (double)((const float *)p->x[which])[i]
-                               : ((const double *)p->x[which])[i];
+    enum oom_dtype dtype = array_dtype(p, which);
+    if (oom_dtype_is_half(dtype)) return oom_f32_from_half(dtype, ((uint16_t *)p->x[which])[i]);
+    return dtype == OOM_F32 ? (double)((const float *)p->x[which])[i]
+                            : ((const double *)p->x[which])[i];
 }
 
 static void set(const struct problem *p, int which, int64_t i, double value) {
-    if (p->dtype == OOM_F32)
+    enum oom_dtype dtype = array_dtype(p, which);
+    if (oom_dtype_is_half(dtype))
+        ((uint16_t *)p->x[which])[i] = oom_half_from_f64(dtype, value);
+    else if (dtype == OOM_F32)
         ((float *)p->x[which])[i] = (float)value;
     else
         ((double *)p->x[which])[i] = value;
@@ -88,23 +104,49 @@ static bool problem_make(struct problem *p, enum oom_dtype dtype, int64_t batch,
         oom_test_run_parts(kernels, op, &args, parts, p->scratch); \
     } while (0)
 
-static void scores_forward(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
+typedef void step(struct problem *p, const struct oom_host_kernels *kernels, int parts);
+
+static void scores(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
     RUN(OOM_OP_ATTENTION_SCORES_FORWARD, scores_forward, .channels = p->channels, .qkv = AT(p, QKV),
         .scores = AT(p, SCORES));
+}
+
+static void softmax(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
     RUN(OOM_OP_ATTENTION_SOFTMAX_FORWARD, softmax_forward, .scores = AT(p, SCORES),
         .probs = AT(p, PROBS));
+}
+
+static void values(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
     RUN(OOM_OP_ATTENTION_VALUES_FORWARD, values_forward, .channels = p->channels,
         .probs = AT(p, PROBS), .qkv = AT(p, QKV), .out = AT(p, OUT));
 }
 
-static void scores_backward(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
+static void values_back(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
     RUN(OOM_OP_ATTENTION_VALUES_BACKWARD, values_backward, .channels = p->channels,
         .dout = AT(p, DOUT), .probs = AT(p, PROBS), .qkv = AT(p, QKV), .dprobs = AT(p, DPROBS),
         .dqkv = AT(p, DQKV));
+}
+
+static void softmax_back(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
     RUN(OOM_OP_ATTENTION_SOFTMAX_BACKWARD, softmax_backward, .probs = AT(p, PROBS),
         .dprobs = AT(p, DPROBS), .dscores = AT(p, DSCORES));
+}
+
+static void scores_back(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
     RUN(OOM_OP_ATTENTION_SCORES_BACKWARD, scores_backward, .channels = p->channels,
         .dscores = AT(p, DSCORES), .qkv = AT(p, QKV), .dqkv = AT(p, DQKV));
+}
+
+static void scores_forward(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
+    scores(p, kernels, parts);
+    softmax(p, kernels, parts);
+    values(p, kernels, parts);
+}
+
+static void scores_backward(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
+    values_back(p, kernels, parts);
+    softmax_back(p, kernels, parts);
+    scores_back(p, kernels, parts);
 }
 
 static void tiled_forward(struct problem *p, const struct oom_host_kernels *kernels, int parts) {
@@ -118,12 +160,19 @@ static void tiled_backward(struct problem *p, const struct oom_host_kernels *ker
         .dqkv = AT(p, DQKV), .workspace = AT(p, WORK));
 }
 
-typedef void step(struct problem *p, const struct oom_host_kernels *kernels, int parts);
-
 static const struct kind {
     const char *name;
     step *forward, *backward;
 } kinds[] = {{"scores", scores_forward, scores_backward}, {"tiled", tiled_forward, tiled_backward}};
+
+/* Every op, in an order in which each finds what it reads. */
+static const struct {
+    const char *name;
+    step *run;
+} ops[] = {{"scores_forward", scores},         {"softmax_forward", softmax},
+           {"values_forward", values},         {"values_backward", values_back},
+           {"softmax_backward", softmax_back}, {"scores_backward", scores_back},
+           {"tiled_forward", tiled_forward},   {"tiled_backward", tiled_backward}};
 
 enum { KINDS = 2 };
 
@@ -211,25 +260,57 @@ static double largest_error(const struct problem *p, int which, const double *ex
 
 /* ---- checks ---- */
 
-static void check_naive(struct problem *p, const struct oom_host_kernels *kernels) {
-    struct naive n;
-    double d = (double)(p->channels / p->heads), u = oom_dtype_roundoff(p->dtype);
+/* The relative error of a probability; `kind` as in kinds. */
+static double error_of(const struct problem *p, int kind) {
+    enum oom_dtype wide = oom_dtype_wide(p->dtype);
+    double d = (double)(p->channels / p->heads), u = oom_dtype_roundoff(wide);
+    double half = oom_dtype_is_half(p->dtype) ? oom_dtype_roundoff(p->dtype) : 0;
     /* the naive computation itself rounds in f64 */
     double e =
-        (p->dtype == OOM_F64 ? 2 * u : u) * (2 * (d + 4) * sqrt(d) + 2 * (double)p->positions + 32);
+        (wide == OOM_F64 ? 2 * u : u) * (2 * (d + 4) * sqrt(d) + 2 * (double)p->positions + 32);
+    return e + half * (kind == 0 ? 2 * sqrt(d) + 4 : 2);
+}
+
+static void check_naive(struct problem *p, const struct oom_host_kernels *kernels) {
+    struct naive n;
+    double d = (double)(p->channels / p->heads);
     bool made = naive_make(p, &n);
     CHECK(made);
     for (int k = 0; made && k < KINDS; k++) {
         kinds[k].forward(p, kernels, 1);
         kinds[k].backward(p, kernels, 1);
         double out = largest_error(p, OUT, n.out), grads = largest_error(p, DQKV, n.dqkv);
+        double e = error_of(p, k), bound = 8 * e * sqrt(d) * n.columns;
         CHECK_MSG(out <= 2 * e, "%s: out off by %.3g, bound %.3g", kinds[k].name, out, 2 * e);
-        double bound = 8 * e * sqrt(d) * n.columns;
         CHECK_MSG(grads <= bound, "%s: dqkv off by %.3g, bound %.3g", kinds[k].name, grads, bound);
     }
-    double lse = made ? largest_error(p, LSE, n.lse) : NAN;
+    double lse = made ? largest_error(p, LSE, n.lse) : NAN, e = error_of(p, 1);
     CHECK_MSG(lse <= 4 * e, "lse off by %.3g, bound %.3g", lse, 4 * e);
     naive_free(&n);
+}
+
+/* Every op on halves equals the op on f32 that is given the same values, rounded once. */
+static void check_rounded(struct problem *p, const struct oom_host_kernels *kernels) {
+    struct problem q;
+    bool made = problem_make(&q, OOM_F32, p->batch, p->positions, p->channels, p->heads);
+    CHECK(made);
+    for (size_t o = 0; made && o < sizeof(ops) / sizeof(ops[0]); o++) {
+        int64_t wrong = 0;
+        for (int a = 0; a < WORK; a++)
+            for (int64_t i = 0; i < array_count(p, a); i++) set(&q, a, i, get(p, a, i));
+        ops[o].run(p, kernels, 1);
+        ops[o].run(&q, kernels, 1);
+        for (int a = 0; a < WORK; a++)
+            for (int64_t i = 0; i < array_count(p, a); i++) {
+                double got = get(p, a, i), wide = get(&q, a, i);
+                if (a != LSE)
+                    wide = oom_f32_from_half(p->dtype, oom_half_from_f32(p->dtype, (float)wide));
+                if (memcmp(&got, &wide, sizeof(got)) != 0) wrong++;
+            }
+        CHECK_MSG(wrong == 0, "%s: %lld elements are not the rounded ones", ops[o].name,
+                  (long long)wrong);
+    }
+    problem_free(&q);
 }
 
 /* What was computed last is kept as `saved` and compared with another way to compute it. */
@@ -286,6 +367,7 @@ static void test_shapes(enum oom_dtype dtype) {
         if (made) {
             check_naive(&p, kernels);
             check_sets(&p);
+            if (oom_dtype_is_half(dtype)) check_rounded(&p, kernels);
             check_future_untouched(&p);
         }
         problem_free(&p);
@@ -394,8 +476,8 @@ static void test_differences(void) {
 }
 
 void attention_test(void) {
-    static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64};
-    for (size_t i = 0; i < 2; i++) {
+    static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64, OOM_F16, OOM_BF16};
+    for (size_t i = 0; i < 4; i++) {
         test_shapes(dtypes[i]);
         test_batch(dtypes[i]);
         test_causality(dtypes[i], 0.25);

@@ -7,7 +7,7 @@
 
 void dropout_test(void);
 
-static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64};
+static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64, OOM_F16, OOM_BF16};
 
 static void test_philox(void) {
     TEST("philox 4x32-10: known answers (Random123, kat_vectors)");
@@ -53,6 +53,7 @@ static void formula_case(enum oom_dtype dtype, int64_t elements, double p) {
         double want = keep ? test_get(dtype, x, i) / (1 - p) : 0;
         test_close("y", i, test_get(dtype, y, i), want, bound * want);
     }
+    TEST_HALF_IS_F32_ROUNDED(OOM_OP_DROPOUT, a);
 }
 
 static void test_identity(void) {
@@ -94,6 +95,18 @@ static void test_rate(void) {
     }
 }
 
+static void test_in_place_halves(void) {
+    TEST("dropout: in place on halves");
+    for (int d = 2; d < 4; d++) {
+        struct oom_dropout_args a = dropout_args(dtypes[d], 2, 77, 0.5), place = a;
+        test_run(OOM_OP_DROPOUT, &a);
+        place.y = a.x;
+        test_same_everywhere(OOM_OP_DROPOUT, &place);
+        CHECK(memcmp(OOM_HOST_PTR(void, a.x), OOM_HOST_PTR(void, a.y), 154 * 2) == 0);
+        test_release();
+    }
+}
+
 static void test_in_place(void) {
     TEST("dropout: in place; a dropped infinity or NaN becomes 0");
     struct oom_dropout_args a = dropout_args(OOM_F32, 2, 77, 0.5);
@@ -117,11 +130,12 @@ void dropout_test(void) {
     test_philox();
     TEST("dropout: every element as defined, the same bits everywhere");
     const int64_t sizes[] = {1, 3, 31, 33, 257, 2500};
-    for (int i = 0; i < 12; i++) {
-        formula_case(dtypes[i % 2], sizes[i / 2], i % 3 == 0 ? 0.1 : 0.6);
+    for (int i = 0; i < 24; i++) {
+        formula_case(dtypes[i % 4], sizes[i / 4], i % 3 == 0 ? 0.1 : 0.6);
         test_release();
     }
     test_identity();
     test_rate();
     test_in_place();
+    test_in_place_halves();
 }

@@ -1,6 +1,8 @@
 /*
- * gemm-test.c: the GEMM of every instruction set against a naive loop of libm's fma, bit for bit.
+ * gemm-test.c: the GEMM of every instruction set against a naive loop of libm's fma, bit for bit:
+ * of halves in f32, rounded once at the end.
  */
+#include "kernels/half.h"
 #include "kernels/host/isa-sets.h"
 #include "kernels/testing.h"
 
@@ -17,14 +19,21 @@ struct matrices {
 };
 
 static double get(enum oom_dtype dtype, const void *x, int64_t i) {
+    if (oom_dtype_is_half(dtype)) return oom_f32_from_half(dtype, ((const uint16_t *)x)[i]);
     return dtype == OOM_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
 }
 
 static void set(enum oom_dtype dtype, void *x, int64_t i, double value) {
-    if (dtype == OOM_F32)
+    if (oom_dtype_is_half(dtype))
+        ((uint16_t *)x)[i] = oom_half_from_f64(dtype, value);
+    else if (dtype == OOM_F32)
         ((float *)x)[i] = (float)value;
     else
         ((double *)x)[i] = value;
+}
+
+static enum oom_dtype c_dtype(const struct oom_gemm_args *g) {
+    return g->wide ? oom_dtype_wide(g->dtype) : g->dtype;
 }
 
 static void *random_values(enum oom_dtype dtype, int64_t n, uint64_t seed) {
@@ -33,25 +42,36 @@ static void *random_values(enum oom_dtype dtype, int64_t n, uint64_t seed) {
     return x;
 }
 
-/* The definition: one chain of fma per element, then the bias. */
+/* The definition: one chain of fma per element, in the wide type, then the bias, then C's type. */
 static void naive(const struct oom_gemm_args *g, void *c) {
+    enum oom_dtype to = c_dtype(g), wide = oom_dtype_wide(g->dtype);
     for (int64_t i = 0; i < g->m; i++)
         for (int64_t j = 0; j < g->n; j++) {
-            double sum = g->accumulate ? get(g->dtype, c, i * g->ldc + j) : 0;
+            double sum = g->accumulate ? get(to, c, i * g->ldc + j) : 0;
             for (int64_t p = 0; p < g->k; p++) {
                 double x = get(g->dtype, OOM_HOST_PTR(void, g->a),
                                g->transpose_a ? p * g->lda + i : i * g->lda + p);
                 double y = get(g->dtype, OOM_HOST_PTR(void, g->b),
                                g->transpose_b ? j * g->ldb + p : p * g->ldb + j);
-                sum = g->dtype == OOM_F32 ? (double)fmaf((float)x, (float)y, (float)sum)
-                                          : fma(x, y, sum);
+                sum =
+                    wide == OOM_F32 ? (double)fmaf((float)x, (float)y, (float)sum) : fma(x, y, sum);
             }
             if (g->bias != 0) {
-                double bias = get(g->dtype, OOM_HOST_PTR(void, g->bias), j);
-                sum = g->dtype == OOM_F32 ? (double)((float)sum + (float)bias) : sum + bias;
+                double bias = get(wide, OOM_HOST_PTR(void, g->bias), j);
+                sum = wide == OOM_F32 ? (double)((float)sum + (float)bias) : sum + bias;
             }
-            set(g->dtype, c, i * g->ldc + j, sum);
+            set(to, c, i * g->ldc + j, sum);
         }
+}
+
+/* Bits of `form`. */
+enum { TRANSPOSE_A = 1, TRANSPOSE_B = 2, ACCUMULATE = 4, BIAS = 8, WIDE = 16, FORMS = 32 };
+
+/* Accumulate goes neither with bias nor with a C of halves; wide says something of halves only. */
+static bool is_form(enum oom_dtype dtype, int form) {
+    bool half = oom_dtype_is_half(dtype), wide = (form & WIDE) != 0;
+    if ((form & ACCUMULATE) != 0) return (form & BIAS) == 0 && half == wide;
+    return half || !wide;
 }
 
 static bool matrices_make(struct matrices *x, enum oom_dtype dtype, int64_t m, int64_t n, int64_t k,
@@ -59,26 +79,26 @@ static bool matrices_make(struct matrices *x, enum oom_dtype dtype, int64_t m, i
     memset(x, 0, sizeof(*x));
     struct oom_gemm_args *g = &x->g;
     *g = (struct oom_gemm_args){.dtype = dtype, .m = m, .n = n, .k = k};
-    g->transpose_a = (form & 1) != 0;
-    g->transpose_b = (form & 2) != 0;
-    g->accumulate = (form & 4) != 0;
+    g->transpose_a = (form & TRANSPOSE_A) != 0;
+    g->transpose_b = (form & TRANSPOSE_B) != 0;
+    g->accumulate = (form & ACCUMULATE) != 0;
+    g->wide = (form & WIDE) != 0;
     g->lda = (g->transpose_a ? m : k) + gap;
     g->ldb = (g->transpose_b ? k : n) + gap;
     g->ldc = n + gap;
     int64_t a_rows = g->transpose_a ? k : m, b_rows = g->transpose_b ? n : k;
-    size_t size = oom_dtype_bytes(dtype);
-    x->c_bytes = (size_t)(m * g->ldc) * size;
+    x->c_bytes = (size_t)(m * g->ldc) * oom_dtype_bytes(c_dtype(g));
     x->a = random_values(dtype, a_rows * g->lda, 1);
     x->b = random_values(dtype, b_rows * g->ldb, 2);
-    x->bias = random_values(dtype, n, 3);
-    x->start = random_values(dtype, m * g->ldc, 4);
+    x->bias = random_values(oom_dtype_wide(dtype), n, 3);
+    x->start = random_values(c_dtype(g), m * g->ldc, 4);
     x->c = oom_host_alloc(x->c_bytes);
     x->expected = oom_host_alloc(x->c_bytes);
     if (!x->a || !x->b || !x->bias || !x->start || !x->c || !x->expected) return false;
     g->a = (uintptr_t)x->a;
     g->b = (uintptr_t)x->b;
     g->c = (uintptr_t)x->c;
-    g->bias = (form & 8) != 0 ? (uintptr_t)x->bias : 0;
+    g->bias = (form & BIAS) != 0 ? (uintptr_t)x->bias : 0;
     memcpy(x->expected, x->start, x->c_bytes);
     naive(g, x->expected);
     return true;
@@ -101,10 +121,11 @@ static void check_matrices(struct matrices *x, bool large, void *scratch) {
             oom_test_run_parts(sets[s], OOM_OP_GEMM, &x->g, parts[i], scratch);
             CHECK_MSG(
                 memcmp(x->c, x->expected, x->c_bytes) == 0,
-                "%s %s %lld x %lld x %lld, transposed %d %d, accumulate %d, bias %d, %d parts",
+                "%s %s %lld x %lld x %lld, transposed %d %d, accumulate %d, bias %d, wide %d, "
+                "%d parts",
                 sets[s]->isa, oom_dtype_name(x->g.dtype), (long long)x->g.m, (long long)x->g.n,
                 (long long)x->g.k, x->g.transpose_a, x->g.transpose_b, x->g.accumulate,
-                x->g.bias != 0, parts[i]);
+                x->g.bias != 0, x->g.wide, parts[i]);
         }
 }
 
@@ -118,8 +139,9 @@ static void test_shapes(enum oom_dtype dtype, void *scratch) {
         TEST("gemm: %s %lld x %lld x %lld equals the naive chain in every form, set and part count",
              oom_dtype_name(dtype), (long long)d[0], (long long)d[1], (long long)d[2]);
         bool large = d[0] * d[1] * d[2] > 1000000;
-        for (int form = 0; form < 12; form++) { /* accumulate and bias do not go together */
-            if (large && form / 4 != form % 4 % 3) continue; /* one of each transposition */
+        for (int form = 0; form < FORMS; form++) {
+            if (!is_form(dtype, form)) continue;
+            if (large && form / 4 % 4 != form % 4 % 3) continue; /* one of each transposition */
             struct matrices x;
             bool made = matrices_make(&x, dtype, d[0], d[1], d[2], form, form % 3 * 5);
             CHECK(made);
@@ -127,12 +149,21 @@ static void test_shapes(enum oom_dtype dtype, void *scratch) {
             matrices_free(&x);
         }
     }
-    TEST("gemm: %s more columns than a block holds", oom_dtype_name(dtype));
-    struct matrices x;
-    bool made = matrices_make(&x, dtype, 66, 1603, 10, 2, 0);
-    CHECK(made);
-    if (made) check_matrices(&x, true, scratch);
-    matrices_free(&x);
+}
+
+static void test_blocks(enum oom_dtype dtype, void *scratch) {
+    /* the second: a C of halves of more rows and columns than are kept through the blocks of k */
+    static const int64_t shapes[][4] = {{66, 1603, 10, TRANSPOSE_B}, {290, 513, 257, BIAS}};
+    for (int s = 0; s < (oom_dtype_is_half(dtype) ? 2 : 1); s++) {
+        const int64_t *d = shapes[s];
+        TEST("gemm: %s %lld x %lld x %lld, more than a block holds", oom_dtype_name(dtype),
+             (long long)d[0], (long long)d[1], (long long)d[2]);
+        struct matrices x;
+        bool made = matrices_make(&x, dtype, d[0], d[1], d[2], (int)d[3], s);
+        CHECK(made);
+        if (made) check_matrices(&x, true, scratch);
+        matrices_free(&x);
+    }
 }
 
 static void test_pieces(enum oom_dtype dtype, void *scratch) {
@@ -140,7 +171,8 @@ static void test_pieces(enum oom_dtype dtype, void *scratch) {
          oom_dtype_name(dtype));
     static const int64_t cuts[] = {0, 1, 100, 356, 357, 600};
     struct matrices x;
-    bool made = matrices_make(&x, dtype, 48, 40, 600, 1 | 4, 0);
+    bool made = matrices_make(&x, dtype, 48, 40, 600,
+                              TRANSPOSE_A | ACCUMULATE | (oom_dtype_is_half(dtype) ? WIDE : 0), 0);
     CHECK(made);
     const struct oom_host_kernels *sets[OOM_ISA_COUNT];
     int n = oom_test_isa_sets(sets);
@@ -168,14 +200,15 @@ static void test_extremes(enum oom_dtype dtype, void *scratch) {
     bool made = matrices_make(&x, dtype, 24, 40, 20, 0, 0);
     CHECK(made);
     if (!made) goto out;
-    int range = dtype == OOM_F32 ? 140 : 1060;
+    int low = dtype == OOM_F64 ? 1060 : dtype == OOM_F16 ? 26 : 140;
+    int range = low + (dtype == OOM_F16 ? 16 : 40);
     void *both[] = {x.a, x.b};
     int64_t counts[] = {x.g.m * x.g.k, x.g.k * x.g.n};
     uint64_t state = 5;
     for (int w = 0; w < 2; w++)
         for (int64_t i = 0; i < counts[w]; i++) {
             double value = oom_test_random(&state);
-            int exponent = (int)((state >> 33) % (uint64_t)(range + 40)) - range;
+            int exponent = (int)((state >> 33) % (uint64_t)range) - low;
             if (state >> 54 == 0) value = INFINITY;
             set(dtype, both[w], i, ldexp(value, exponent));
         }
@@ -203,9 +236,10 @@ void gemm_test(void) {
         CHECK(scratch != NULL);
         return;
     }
-    static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64};
-    for (size_t i = 0; i < 2; i++) {
+    static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64, OOM_F16, OOM_BF16};
+    for (size_t i = 0; i < 4; i++) {
         test_shapes(dtypes[i], scratch);
+        test_blocks(dtypes[i], scratch);
         test_pieces(dtypes[i], scratch);
         test_extremes(dtypes[i], scratch);
     }

@@ -6,12 +6,13 @@
 
 void loss_test(void);
 
-static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64};
+static const enum oom_dtype dtypes[] = {OOM_F32, OOM_F64, OOM_F16, OOM_BF16};
 static const int64_t classes_tried[] = {1, 2, 31, 33, 256, 257};
 
 enum { ROWS = 13 };
 
 #define GET(array, i) test_get(dtype, array, i)
+#define GET_WIDE(array, i) test_get(oom_dtype_wide(dtype), array, i)
 
 struct loss {
     struct oom_cross_entropy_args a;
@@ -22,8 +23,8 @@ struct loss {
 static struct loss loss_new(enum oom_dtype dtype, int64_t classes) {
     struct loss l;
     l.logits = test_array(dtype, ROWS * classes, -8, 8);
-    l.weights = test_array(dtype, ROWS, 0.1, 1);
-    l.losses = test_array(dtype, ROWS, 5, 6);
+    l.weights = test_array(oom_dtype_wide(dtype), ROWS, 0.1, 1);
+    l.losses = test_array(oom_dtype_wide(dtype), ROWS, 5, 6);
     l.dlogits = test_array(dtype, ROWS * classes, 5, 6);
     l.targets = test_tokens(ROWS, -1, (int)classes + 1);
     l.a = (struct oom_cross_entropy_args){dtype,
@@ -43,31 +44,35 @@ static int64_t target_of(const struct loss *l, int64_t r) {
     return t < 0 ? 0 : t >= l->a.classes ? l->a.classes - 1 : t;
 }
 
-/* log sum exp of row r; the logits are small enough for a plain sum */
-static double log_sum(const struct loss *l, int64_t r) {
-    double sum = 0;
+/* log sum exp of row r; the logits are small enough for a plain sum. Wider than f64, whose bound
+ * has no room for errors of the truth's own. */
+static long double log_sum(const struct loss *l, int64_t r) {
+    long double sum = 0;
     for (int64_t j = 0; j < l->a.classes; j++) {
-        sum += exp(test_get(l->a.dtype, l->logits, r * l->a.classes + j));
+        sum += expl(test_get(l->a.dtype, l->logits, r * l->a.classes + j));
     }
-    return log(sum);
+    return logl(sum);
 }
 
 /* `logits` holds the inputs; the kernel may have worked in another array. */
 static void check_rows(const struct loss *l, const void *dlogits) {
     const enum oom_dtype dtype = l->a.dtype;
     const int64_t n = l->a.classes;
-    const double u = oom_dtype_roundoff(dtype);
+    const double u = oom_dtype_roundoff(oom_dtype_wide(dtype));
     for (int64_t r = 0; r < ROWS; r++) {
-        double all = log_sum(l, r), weight = GET(l->weights, r), want;
+        const long double all = log_sum(l, r);
+        double weight = GET_WIDE(l->weights, r), want;
         int64_t target = target_of(l, r);
-        want = weight * (all - GET(l->logits, r * n + target));
-        test_close("loss", r, GET(l->losses, r), want, 8 * u * weight * (16 + fabs(want)));
+        want = weight * (double)(all - GET(l->logits, r * n + target));
+        test_close("loss", r, GET_WIDE(l->losses, r), want, 8 * u * weight * (16 + fabs(want)));
         for (int64_t j = 0; dlogits != NULL && j < n; j++) {
             /* 16: the exponent's rounding, |x - max| <= 16; 6: the tree of the sum; at the target
              * three roundings of about weight * 3: of that product, of p - 1, of theirs */
-            double p = exp(GET(l->logits, r * n + j) - all), hot = j == target ? 1 : 0;
-            test_close("dlogits", r * n + j, GET(dlogits, r * n + j), weight * 3 * (p - hot),
-                       u * weight * 3 * ((16 + 6 + 8) * p + 3 * hot));
+            double p = (double)expl(GET(l->logits, r * n + j) - all), hot = j == target ? 1 : 0;
+            double slope = weight * 3 * (p - hot);
+            test_close("dlogits", r * n + j, GET(dlogits, r * n + j), slope,
+                       u * weight * 3 * ((16 + 6 + 8) * p + 3 * hot) +
+                           test_half_rounding(dtype, slope));
         }
     }
 }
@@ -76,12 +81,13 @@ static void formula_case(enum oom_dtype dtype, int64_t classes) {
     struct loss l = loss_new(dtype, classes);
     test_same_everywhere(OOM_OP_CROSS_ENTROPY, &l.a);
     check_rows(&l, l.dlogits);
+    TEST_HALF_IS_F32_ROUNDED(OOM_OP_CROSS_ENTROPY, l.a);
     struct loss only = l; /* the same losses without the gradient ... */
-    only.losses = test_array(dtype, ROWS, 5, 6);
+    only.losses = test_array(oom_dtype_wide(dtype), ROWS, 5, 6);
     only.a.losses = ADDRESS(only.losses);
     only.a.dlogits = 0;
     test_same_everywhere(OOM_OP_CROSS_ENTROPY, &only.a);
-    CHECK(memcmp(only.losses, l.losses, ROWS * oom_dtype_bytes(dtype)) == 0);
+    CHECK(memcmp(only.losses, l.losses, ROWS * oom_dtype_bytes(oom_dtype_wide(dtype))) == 0);
     size_t bytes = (size_t)(ROWS * classes) * oom_dtype_bytes(dtype);
     struct loss place = l; /* ... and the same gradient in place of the logits */
     void *work = test_bytes(bytes);
@@ -161,8 +167,8 @@ void loss_test(void) {
         test_release();
     }
     TEST("cross_entropy: against double; loss only and in place give the same bits; everywhere");
-    for (int i = 0; i < 12; i++) {
-        formula_case(dtypes[i % 2], classes_tried[i / 2]);
+    for (int i = 0; i < 24; i++) {
+        formula_case(dtypes[i % 4], classes_tried[i / 4]);
         test_release();
     }
     TEST("cross_entropy: f64 gradient against central differences");

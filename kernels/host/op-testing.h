@@ -1,6 +1,7 @@
 /*
  * op-testing.h: for tests of host kernels: buffers with seeded contents, running one op in parts,
- * and the check that its bits are the same for every instruction set and number of threads.
+ * the check that its bits are the same for every instruction set and number of threads, and the one
+ * that an op on halves gives the rounded results of the same op on f32.
  *
  * Buffers belong to this file and live until test_release(). A buffer that cannot be had fails the
  * test point and ends in NULL, which the kernels' check refuses.
@@ -8,6 +9,7 @@
 #ifndef OOM_KERNELS_HOST_OP_TESTING_H
 #define OOM_KERNELS_HOST_OP_TESTING_H
 
+#include "kernels/half.h"
 #include "kernels/host/kernels.h"
 #include "kernels/hostmem.h"
 #include "kernels/testing.h"
@@ -46,14 +48,24 @@ OOM_TEST_HELPER double test_uniform(double low, double high) {
 }
 
 OOM_TEST_HELPER double test_get(enum oom_dtype dtype, const void *array, int64_t i) {
-    return dtype == OOM_F32 ? (double)((const float *)array)[i] : ((const double *)array)[i];
+    if (dtype == OOM_F64) return ((const double *)array)[i];
+    if (dtype == OOM_F32) return ((const float *)array)[i];
+    return oom_f32_from_half(dtype, ((const uint16_t *)array)[i]);
 }
 
 OOM_TEST_HELPER void test_set(enum oom_dtype dtype, void *array, int64_t i, double value) {
-    if (dtype == OOM_F32)
+    if (dtype == OOM_F64)
+        ((double *)array)[i] = value;
+    else if (dtype == OOM_F32)
         ((float *)array)[i] = (float)value;
     else
-        ((double *)array)[i] = value;
+        ((uint16_t *)array)[i] = oom_half_from_f64(dtype, value);
+}
+
+/* What a result loses by its one rounding to a half; 0 for f32 and f64, whose bounds have it. */
+OOM_TEST_HELPER double test_half_rounding(enum oom_dtype dtype, double value) {
+    if (!oom_dtype_is_half(dtype)) return 0;
+    return 1.01 * oom_dtype_roundoff(dtype) * fabs(value) + 0x1p-25; /* subnormals of f16 */
 }
 
 /* An array of n elements drawn from [low, high). */
@@ -147,6 +159,73 @@ OOM_TEST_HELPER void test_same_everywhere(enum oom_op op, const void *args) {
         }
     }
 }
+
+/* One operand of an op on halves: an array of f32 with the same values (where the op on f32 has
+ * twice the bytes there) or a copy. */
+static void *test_widened(enum oom_dtype half, const struct oom_operand *o, uint64_t wide_bytes) {
+    void *out = test_bytes(wide_bytes);
+    if (out == NULL) return NULL;
+    if (o->bytes == wide_bytes) return memcpy(out, OOM_HOST_PTR(void, o->ptr), o->bytes);
+    for (uint64_t i = 0; i < o->bytes / 2; i++)
+        ((float *)out)[i] = oom_f32_from_half(half, OOM_HOST_PTR(uint16_t, o->ptr)[i]);
+    return out;
+}
+
+/* Puts the address `to` wherever the struct of arguments has `from`. */
+static void test_redirect(void *args, size_t bytes, oom_devptr from, const void *to) {
+    oom_devptr now, instead = ADDRESS(to);
+    for (size_t at = 0; at + sizeof now <= bytes; at += sizeof now) {
+        memcpy(&now, (char *)args + at, sizeof now);
+        if (now == from) memcpy((char *)args + at, &instead, sizeof now);
+    }
+}
+
+/* An operand's halves are the f32 values rounded; what is wide is the same bits. */
+static void test_is_rounded(enum oom_op op, enum oom_dtype half, const struct oom_operand *o,
+                            const struct oom_operand *wide) {
+    const uint16_t *got = OOM_HOST_PTR(uint16_t, o->ptr);
+    const float *want = OOM_HOST_PTR(float, wide->ptr);
+    if (o->bytes == wide->bytes) {
+        CHECK_MSG(memcmp(got, want, o->bytes) == 0, "%s, %s: not the f32 op's bits",
+                  oom_op_name(op), o->name);
+        return;
+    }
+    for (uint64_t i = 0; i < o->bytes / 2; i++) {
+        CHECK_MSG(got[i] == oom_half_from_f32(half, want[i]),
+                  "%s, %s[%llu]: 0x%04x is not %a rounded to %s", oom_op_name(op), o->name,
+                  (unsigned long long)i, got[i], (double)want[i], oom_dtype_name(half));
+    }
+}
+
+/* The rule of ops.h for halves: the bits are those of the f32 op on converted arrays, rounded, on
+ * every instruction set, whole and in parts. `args` are of the half, `wide` the same struct with
+ * f32 for its dtypes; its addresses are replaced. Leaves the outputs of `args` computed once. */
+OOM_TEST_HELPER void test_half_is_f32_rounded(enum oom_op op, const void *args, void *wide) {
+    struct oom_operand half[OOM_OPERANDS_MAX], full[OOM_OPERANDS_MAX];
+    int n = oom_op_operands(op, args, half);
+    enum oom_dtype dtype;
+    memcpy(&dtype, args, sizeof dtype); /* every struct begins with it */
+    CHECK_EQ(oom_op_operands(op, wide, full), n);
+    for (int i = 0; i < n; i++) {
+        void *copy = test_widened(dtype, &half[i], full[i].bytes);
+        if (copy == NULL) return;
+        test_redirect(wide, oom_op_args_bytes(op), half[i].ptr, copy);
+    }
+    oom_op_operands(op, wide, full);
+    test_run(op, wide);
+    test_same_everywhere(op, args);
+    for (int i = 0; i < n; i++) {
+        if (half[i].direction & OOM_WRITE) test_is_rounded(op, dtype, &half[i], &full[i]);
+    }
+}
+
+/* The same for a struct whose one dtype is its field `dtype`. Does nothing for f32 and f64. */
+#define TEST_HALF_IS_F32_ROUNDED(OP, args) \
+    do { \
+        __typeof__(args) full_args = args; \
+        full_args.dtype = OOM_F32; \
+        if (oom_dtype_is_half((args).dtype)) test_half_is_f32_rounded(OP, &(args), &full_args); \
+    } while (0)
 
 /* |a - b| <= bound, element by element; bound may depend on the element. */
 OOM_TEST_HELPER void test_close(const char *what, int64_t i, double got, double want,

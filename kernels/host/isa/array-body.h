@@ -3,9 +3,10 @@
  * REAL_LANES.
  */
 
-#define AT(field) (OOM_HOST_PTR(real, a->field) + i)
-#define TAKE(field) OOM_V(oom_take)(AT(field), n)
-#define PUT(field, value) OOM_V(oom_put)(AT(field), n, value)
+#define TAKE(field) OOM_S(oom_take)(OOM_HOST_PTR(const stored, a->field) + i, n)
+#define PUT(field, value) OOM_S(oom_put)(OOM_HOST_PTR(stored, a->field) + i, n, value)
+#define TAKE_WIDE(field) OOM_V(oom_take)(OOM_HOST_PTR(const real, a->field) + i, n)
+#define PUT_WIDE(field, value) OOM_V(oom_put)(OOM_HOST_PTR(real, a->field) + i, n, value)
 #define ZERO ((vreal){0})
 
 OOM_FUNCTION void OOM_R(gelu_forward_at)(const struct oom_gelu_forward_args *a, int64_t i,
@@ -37,6 +38,7 @@ OOM_FUNCTION void OOM_R(relu_backward_at)(const struct oom_relu_backward_args *a
 }
 ARRAY_KERNEL(relu_backward)
 
+#if !HALF
 OOM_FUNCTION void OOM_R(sgd_at)(const struct oom_sgd_args *a, int64_t i, int64_t n) {
     vreal w = TAKE(w), v = TAKE(v);
     OOM_V(oom_sgd)((real)a->lr, (real)a->momentum, &w, &v, TAKE(g));
@@ -62,11 +64,15 @@ static void OOM_R(adamw)(const struct oom_adamw_args *args, const struct oom_hos
     for (; i + REAL_LANES <= end; i += REAL_LANES) OOM_R(adamw_at)(&a, &factors, i, REAL_LANES);
     if (i < end) OOM_R(adamw_at)(&a, &factors, i, end - i);
 }
+#endif
 
-OOM_FUNCTION void OOM_R(fill_at)(const struct oom_fill_args *a, int64_t i, int64_t n) {
-    PUT(x, OOM_V(oom_set)((real)a->value));
+static void OOM_R(fill)(const struct oom_fill_args *a, const struct oom_host_part *part) {
+    stored *x = OOM_HOST_PTR(stored, a->x);
+    const stored value = OOM_S(oom_nearest)(a->value);
+    int64_t i, end;
+    oom_host_share(a->n, GRAIN, part, &i, &end);
+    for (; i < end; i++) x[i] = value;
 }
-ARRAY_KERNEL(fill)
 
 OOM_FUNCTION void OOM_R(scale_at)(const struct oom_scale_args *a, int64_t i, int64_t n) {
     PUT(x, TAKE(x) * (real)a->factor);
@@ -74,25 +80,20 @@ OOM_FUNCTION void OOM_R(scale_at)(const struct oom_scale_args *a, int64_t i, int
 ARRAY_KERNEL(scale)
 
 OOM_FUNCTION void OOM_R(axpy_at)(const struct oom_axpy_args *a, int64_t i, int64_t n) {
-    PUT(y, TAKE(y) + (real)a->a * TAKE(x));
+    PUT_WIDE(y, TAKE_WIDE(y) + (real)a->a * TAKE(x));
 }
 ARRAY_KERNEL(axpy)
-
-OOM_FUNCTION void OOM_R(add_at)(const struct oom_add_args *a, int64_t i, int64_t n) {
-    PUT(out, TAKE(a) + TAKE(b));
-}
-ARRAY_KERNEL(add)
 
 /* x - x is 0 for a finite x, else NaN, and NaN != 0. Threads that find something all store the
  * same 1. */
 static void OOM_R(finite_check)(const struct oom_finite_check_args *a,
                                 const struct oom_host_part *part) {
-    const real *x = OOM_HOST_PTR(const real, a->x);
+    const stored *x = OOM_HOST_PTR(const stored, a->x);
     int64_t i, end;
     oom_host_share(a->n, GRAIN, part, &i, &end);
     vmask bad = {0};
     for (; i < end; i += REAL_LANES) {
-        vreal v = OOM_V(oom_take)(x + i, end - i);
+        vreal v = OOM_S(oom_take)(x + i, end - i);
         bad |= (vmask)(v - v != 0);
     }
     for (int lane = 0; lane < REAL_LANES; lane++) {
@@ -100,7 +101,8 @@ static void OOM_R(finite_check)(const struct oom_finite_check_args *a,
     }
 }
 
-#undef AT
 #undef TAKE
 #undef PUT
+#undef TAKE_WIDE
+#undef PUT_WIDE
 #undef ZERO

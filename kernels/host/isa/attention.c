@@ -18,14 +18,16 @@
  * of 4.
  */
 #include "kernels/host/isa/fma.h"
+#include "kernels/host/isa/half-vector.h"
 #include "kernels/host/isa/product.h"
 #include "kernels/host/isa/vector-math.h"
 #include "kernels/host/isa/vector.h"
 #include "kernels/host/kernels.h"
 
 enum {
-    TILE = 64, /* queries and keys of a tile */
-    LEAF = 8,  /* rows of a triangle that is summed directly */
+    TILE = 64,   /* queries and keys of a tile */
+    WIDTH = 256, /* of the heads that a tile's rows fit */
+    LEAF = 8,    /* rows of a triangle that is summed directly */
 };
 
 /* Where the arrays of one head begin, in elements. */
@@ -50,8 +52,8 @@ static struct head head_of(int64_t item, int64_t positions, int64_t channels, in
 
 /* Rows of a tile: by the head's size alone, so that the scaled queries always fit the scratch. */
 static int64_t tile_rows(int64_t size) {
-    enum { ELEMENTS = TILE * 256 };
-    if (size <= ELEMENTS / TILE) return TILE;
+    enum { ELEMENTS = TILE * WIDTH };
+    if (size <= WIDTH) return TILE;
     return size < ELEMENTS ? ELEMENTS / size : 1;
 }
 
@@ -59,30 +61,28 @@ static inline int64_t min_i64(int64_t x, int64_t y) {
     return x < y ? x : y;
 }
 
-#define OOM_REAL 32
-#include "kernels/host/isa/real.h"
-#include "kernels/host/isa/attention-rows.h"
-#include "kernels/host/isa/attention-scores.h"
-#include "kernels/host/isa/attention-tiled.h"
-#undef OOM_REAL
-#define OOM_REAL 64
-#include "kernels/host/isa/real.h"
-#include "kernels/host/isa/attention-rows.h"
-#include "kernels/host/isa/attention-scores.h"
-#include "kernels/host/isa/attention-tiled.h"
-#undef OOM_REAL
+/* The factor from a row and column of what is stored on; the factor turned. */
+static inline struct oom_factor from(struct oom_factor f, int64_t row, int64_t column) {
+    f.row += row;
+    f.column += column;
+    return f;
+}
+
+static inline struct oom_factor turned(struct oom_factor f) {
+    f.transpose = !f.transpose;
+    return f;
+}
+
+#define OOM_BODY "kernels/host/isa/attention-body.h"
+#include "kernels/host/isa/each-dtype.h"
 
 #define ATTENTION(name) \
     void OOM_HOST_KERNEL(attention_##name)(const void *args, const struct oom_host_part *part) { \
         const struct oom_attention_##name##_args *x = args; \
         int64_t begin, end; \
         oom_host_share(x->batch * x->heads, 1, part, &begin, &end); \
-        for (int64_t item = begin; item < end; item++) { \
-            if (x->dtype == OOM_F64) \
-                name##_f64(x, item, part->scratch); \
-            else \
-                name##_f32(x, item, part->scratch); \
-        } \
+        for (int64_t item = begin; item < end; item++) \
+            OOM_BY_DTYPE(x->dtype, name, x, item, part->scratch); \
     }
 
 ATTENTION(scores_forward)

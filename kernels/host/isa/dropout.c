@@ -93,13 +93,8 @@ OOM_FUNCTION oom_vl keep_vd(const uint32_t *words, uint32_t threshold) {
     return __builtin_convertvector(w, oom_vl) >= (int64_t)threshold;
 }
 
-#define OOM_REAL 32
-#include "kernels/host/isa/real.h"
-#include "kernels/host/isa/dropout-body.h"
-#undef OOM_REAL
-#define OOM_REAL 64
-#include "kernels/host/isa/real.h"
-#include "kernels/host/isa/dropout-body.h"
+#define OOM_BODY "kernels/host/isa/dropout-body.h"
+#include "kernels/host/isa/each-dtype.h"
 
 void OOM_HOST_KERNEL(dropout)(const void *args, const struct oom_host_part *part) {
     const struct oom_dropout_args *a = args;
@@ -117,9 +112,6 @@ void OOM_HOST_KERNEL(dropout)(const void *args, const struct oom_host_part *part
         for (int64_t w = 0; w < n; w += 4 * STEP) {
             philox_step(words + w, (uint32_t)((at + w) / 4), rest, key);
         }
-        if (a->dtype == OOM_F32)
-            drop_f32(a, row * a->elements + at, n, words, threshold);
-        else
-            drop_f64(a, row * a->elements + at, n, words, threshold);
+        OOM_BY_DTYPE(a->dtype, drop, a, row * a->elements + at, n, words, threshold);
     }
 }

@@ -23,26 +23,8 @@ enum {
 /* A row of a 32-lane sum: LANE_VECTORS vectors a step. */
 #define LANE_VECTORS (OOM_LANES / REAL_LANES)
 
-#define OOM_REAL 32
-#include "kernels/host/isa/real.h"
-#include "kernels/host/isa/norm-body.h"
-#undef OOM_REAL
-#define OOM_REAL 64
-#include "kernels/host/isa/real.h"
-#include "kernels/host/isa/norm-body.h"
+#define OOM_BODY "kernels/host/isa/norm-body.h"
+#include "kernels/host/isa/each-dtype.h"
 
-void OOM_HOST_KERNEL(layernorm_forward)(const void *args, const struct oom_host_part *part) {
-    const struct oom_layernorm_forward_args *a = args;
-    if (a->dtype == OOM_F32)
-        layernorm_forward_f32(a, part);
-    else
-        layernorm_forward_f64(a, part);
-}
-
-void OOM_HOST_KERNEL(layernorm_backward)(const void *args, const struct oom_host_part *part) {
-    const struct oom_layernorm_backward_args *a = args;
-    if (a->dtype == OOM_F32)
-        layernorm_backward_f32(a, part);
-    else
-        layernorm_backward_f64(a, part);
-}
+OOM_KERNEL_OF(layernorm_forward, OOM_BY_DTYPE)
+OOM_KERNEL_OF(layernorm_backward, OOM_BY_DTYPE)

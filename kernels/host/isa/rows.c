@@ -24,25 +24,11 @@ static int64_t clamp_token(int32_t token, int64_t vocab) {
     return low < vocab ? low : vocab - 1;
 }
 
-#define OOM_REAL 32
-#include "kernels/host/isa/real.h"
-#include "kernels/host/isa/rows-body.h"
-#undef OOM_REAL
-#define OOM_REAL 64
-#include "kernels/host/isa/real.h"
-#include "kernels/host/isa/rows-body.h"
+#define OOM_BODY "kernels/host/isa/rows-body.h"
+#include "kernels/host/isa/each-dtype.h"
 
-#define ROWS_DISPATCH(op) \
-    void OOM_HOST_KERNEL(op)(const void *args, const struct oom_host_part *part) { \
-        const struct oom_##op##_args *a = args; \
-        if (a->dtype == OOM_F32) \
-            op##_f32(a, part); \
-        else \
-            op##_f64(a, part); \
-    }
-
-ROWS_DISPATCH(sum_rows)
-ROWS_DISPATCH(position_forward)
-ROWS_DISPATCH(position_backward)
-ROWS_DISPATCH(embedding_forward)
-ROWS_DISPATCH(embedding_backward)
+OOM_KERNEL_OF(sum_rows, OOM_BY_DTYPE)
+OOM_KERNEL_OF(position_forward, OOM_BY_DTYPE)
+OOM_KERNEL_OF(position_backward, OOM_BY_DTYPE)
+OOM_KERNEL_OF(embedding_forward, OOM_BY_DTYPE)
+OOM_KERNEL_OF(embedding_backward, OOM_BY_DTYPE)
