@@ -289,16 +289,12 @@ static inline int64_t oom_conv_columns(const struct oom_conv_shape *s) {
 /* The same bits by either. EXPLICIT first writes the matrix of all windows, one row for each pixel
  * of the result, into the workspace: (B P Q, R S C) of dtype, for backward_data (B H W, R S K);
  * IMPLICIT gathers a few of these rows at a time into scratch and needs no workspace. */
-enum oom_conv_algorithm {
-    OOM_CONV_IMPLICIT,
-    OOM_CONV_EXPLICIT,
-    OOM_CONV_ALGORITHM_COUNT
-};
+enum oom_conv_algorithm { OOM_CONV_IMPLICIT, OOM_CONV_EXPLICIT, OOM_CONV_ALGORITHM_COUNT };
 
 /* Convolution without bias (as everywhere in networks, a correlation: the kernel is not turned):
- * y[b][p][q][k] = sum over (r, s, c) of x[b][p stride + r - pad][q stride + s - pad][c] w[k][r][s][c]
- * one fma chain from 0 over (r, s, c) in order; outside x is 0, whose products are in the chain.
- * x (B,H,W,C), w (K,R,S,C), y (B,P,Q,K). Flops 2 B P Q K R S C, the products with 0 counted. */
+ * y[b][p][q][k] = sum of x[b][p stride + r - pad][q stride + s - pad][c] w[k][r][s][c] over (r, s,
+ * c): one fma chain from 0 in order; outside x is 0, whose products are in the chain. x (B,H,W,C),
+ * w (K,R,S,C), y (B,P,Q,K). Flops 2 B P Q K R S C, the products with 0 counted. */
 struct oom_conv_forward_args {
     enum oom_dtype dtype;
     enum oom_conv_algorithm algorithm;
@@ -308,9 +304,9 @@ struct oom_conv_forward_args {
     oom_devptr workspace; /* oom_op_workspace_bytes() bytes, or 0 where that is 0 */
 };
 
-/* dx[b][h][w][c] = sum over (r, s, k) of dy[b][p][q][k] w[k][r][s][c] with p stride + r - pad = h and
- * q stride + s - pad = w: one chain from 0 over (r, s, k) in order; where there is no such p or q
- * dy is 0, whose products are in the chain. Flops 2 B H W C R S K. */
+/* dx[b][h][w][c] = sum over (r, s, k) of dy[b][p][q][k] w[k][r][s][c] with p stride + r - pad = h
+ * and q stride + s - pad = w: one chain from 0 over (r, s, k) in order; where there is no such p or
+ * q dy is 0, whose products are in the chain. Flops 2 B H W C R S K. */
 struct oom_conv_backward_data_args {
     enum oom_dtype dtype;
     enum oom_conv_algorithm algorithm;
@@ -320,8 +316,8 @@ struct oom_conv_backward_data_args {
     oom_devptr workspace; /* as above */
 };
 
-/* dw[k][r][s][c] += sum over (b, p, q) of dy[b][p][q][k] x[b][p stride + r - pad][...][c]: one chain
- * over the rows (b, p, q) in order, from the value at its destination. dw (K,R,S,C) wide. */
+/* dw[k][r][s][c] += sum over (b, p, q) of dy[b][p][q][k] x[b][p stride + r - pad][...][c]: one
+ * chain over the rows (b, p, q) in order, from the value at its destination. dw (K,R,S,C) wide. */
 struct oom_conv_backward_weight_args {
     enum oom_dtype dtype;
     enum oom_conv_algorithm algorithm;
@@ -347,8 +343,8 @@ struct oom_batchnorm_forward_args {
     oom_devptr out, mean, rstd, running_mean, running_var;
 };
 
-/* out = (x - running_mean) * (1 / sqrt(running_var + eps)) * gamma + beta.  x, out (N,C); the others
- * (C) wide. */
+/* out = (x - running_mean) * (1 / sqrt(running_var + eps)) * gamma + beta.  x, out (N,C); the
+ * others (C) wide. */
 struct oom_batchnorm_infer_args {
     enum oom_dtype dtype;
     int64_t rows, channels;
@@ -393,12 +389,12 @@ struct oom_groupnorm_backward_args {
     oom_devptr dx, dgamma, dbeta;
 };
 
-/* y[b][p][q][c] = the largest of the window of size * size elements that begins at (p size, q size);
- * rows and columns beyond the last whole window are ignored. index is r * size + s of the element
- * taken: the first one unless a later one is greater, or NaN (PyTorch's rule: the last NaN). With
- * `branch` (u8, or 0) the index is taken from there instead (clamped to size^2 - 1) and y is that
- * element, so that a second computation follows the same branch; index is written all the same.
- * x (B,H,W,C); y, index, branch (B,H/size,W/size,C); size at most 16, H and W. */
+/* y[b][p][q][c] = the largest of the window of size * size elements that begins at (p size, q
+ * size); rows and columns beyond the last whole window are ignored. index is r * size + s of the
+ * element taken: the first one unless a later one is greater, or NaN (PyTorch's rule: the last
+ * NaN). With `branch` (u8, or 0) the index is taken from there instead (clamped to size^2 - 1) and
+ * y is that element, so that a second computation follows the same branch; index is written all the
+ * same. x (B,H,W,C); y, index, branch (B,H/size,W/size,C); size at most 16, H and W. */
 struct oom_maxpool_forward_args {
     enum oom_dtype dtype;
     int64_t batch, height, width, channels, size;

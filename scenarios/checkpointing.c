@@ -12,73 +12,60 @@ enum { BATCH = 32, MICRO = 8 };
 
 #define NEED 1.5      /* of what keeps less: checkpoints, micro-batches */
 #define NEED_AMP 1.15 /* of what only makes it smaller */
-#define DROPOUT 0.125
 
-static struct oom_model_spec with_dropout(struct oom_model_spec spec) {
-    spec.dropout = DROPOUT;
-    return spec;
-}
-
-/* ---- checkpointing alone ---- */
-
+/* What a row varies. */
 enum {
     SQRT = 1 << 0,
     BUDGET = 1 << 1,
     GROUP_NORM = 1 << 2,
     STATEFUL = 1 << 3, /* random numbers as PyTorch has them: running, not keyed */
-    /* combined */
     MICRO_BATCHES = 1 << 4,
     EXPANDABLE = 1 << 5,
     F16 = 1 << 6,
     BF16 = 1 << 7,
+    COMBINED = 1 << 8,
 };
 
-static void apply_checkpointing(int choice, struct oom_trainer_options *out) {
-    if (choice & SQRT) out->checkpointing = OOM_CHECKPOINTING_SQRT;
-    if (choice & BUDGET) out->checkpointing = OOM_CHECKPOINTING_BUDGET; /* 0: what fits */
+/* Deep rather than wide, with dropout in every layer. */
+static enum oom_status model_of(struct oom_situation *s, const struct oom_row *row, double need,
+                                struct oom_model_spec *out) {
+    struct oom_model_spec shape = oom_situation_shape(s, row->model);
+    if (row->model == OOM_MODEL_GPT) shape.heads = 4;
+    if (row->model != OOM_MODEL_CNN) shape.width = 32;
+    if (row->choice & GROUP_NORM) shape.norm = OOM_IMAGE_NORM_GROUP;
+    shape.dropout = 0.125;
+    return oom_situation_model_of(s, &shape, BATCH, need, out);
 }
 
+static void apply(int choice, struct oom_job *job) {
+    if (choice & SQRT) job->trainer.checkpointing = OOM_CHECKPOINTING_SQRT;
+    if (choice & BUDGET) job->trainer.checkpointing = OOM_CHECKPOINTING_BUDGET; /* 0: what fits */
+    if (choice & F16) job->trainer.amp = OOM_AMP_F16;
+    if (choice & BF16) job->trainer.amp = OOM_AMP_BF16;
+    if (choice & EXPANDABLE) job->settings.expandable_segments = true;
+    if (!(choice & MICRO_BATCHES)) return;
+    job->micro = true;
+    job->most = MICRO;
+}
+
+/* The reference keeps everything, in the same precision, and does not cut the batch: its bits are
+ * asked for. The truth goes through the samples one by one, with masks by their identities: not for
+ * running random numbers. Nor for images: their mean gives all positions of a channel one and the
+ * same gradient, and a chain over a repeated term repeats its rounding, outside of any bound. */
 static enum oom_status make(struct oom_situation *s, const struct oom_row *row,
                             struct oom_case *out) {
-    struct oom_model_spec spec;
-    OOM_TRY(oom_situation_model(s, row->model, BATCH, NEED, &spec));
-    spec = with_dropout(spec);
-    if (row->choice & GROUP_NORM) spec.norm = OOM_IMAGE_NORM_GROUP;
-    struct oom_job unmitigated = oom_situation_job(s, &spec, BATCH, 2);
-    if (row->choice & STATEFUL) unmitigated.trainer.rng = OOM_RNG_STATEFUL;
-    struct oom_job mitigated = unmitigated;
-    apply_checkpointing(row->choice, &mitigated.trainer);
-    oom_situation_case(out, &mitigated, &unmitigated, NEED);
-    out->reference = OOM_REFERENCE_WHOLE;
-    out->without_oom = true;
-    /* the truth goes through the samples one by one, with the masks of their identities */
-    out->bounded = !(row->choice & STATEFUL);
-    return OOM_OK;
-}
-
-/* ---- together with others ---- */
-
-/* The bits are those of one: the same precision, the whole batch, nothing computed again, the
- * allocator as it is. */
-static enum oom_status make_combined(struct oom_situation *s, const struct oom_row *row,
-                                     struct oom_case *out) {
-    struct oom_model_spec spec;
     int choice = row->choice;
+    struct oom_model_spec spec;
     double need = choice & (SQRT | BUDGET | MICRO_BATCHES) ? NEED : NEED_AMP;
-    OOM_TRY(oom_situation_model(s, row->model, BATCH, need, &spec));
-    spec = with_dropout(spec);
-    spec.norm = row->model == OOM_MODEL_CNN ? OOM_IMAGE_NORM_GROUP : spec.norm;
-    struct oom_job unmitigated = oom_situation_job(s, &spec, BATCH, 2), mitigated = unmitigated;
-    apply_checkpointing(choice, &mitigated.trainer);
-    if (choice & F16) mitigated.trainer.amp = OOM_AMP_F16;
-    if (choice & BF16) mitigated.trainer.amp = OOM_AMP_BF16;
-    mitigated.micro = choice & MICRO_BATCHES;
-    if (choice & MICRO_BATCHES) mitigated.most = MICRO;
-    if (choice & EXPANDABLE) mitigated.settings.expandable_segments = true;
+    OOM_TRY(model_of(s, row, need, &spec));
+    struct oom_job unmitigated = oom_situation_job(s, &spec, BATCH, 2);
+    if (choice & STATEFUL) unmitigated.trainer.rng = OOM_RNG_STATEFUL;
+    struct oom_job mitigated = unmitigated;
+    apply(choice, &mitigated);
     oom_situation_case(out, &mitigated, &unmitigated, need);
     out->reference = OOM_REFERENCE_WHOLE;
-    out->bounded = false;
     out->without_oom = true;
+    out->bounded = row->model != OOM_MODEL_CNN && !(choice & (STATEFUL | COMBINED));
     return OOM_OK;
 }
 
@@ -87,37 +74,46 @@ static enum oom_status make_combined(struct oom_situation *s, const struct oom_r
 #define GPT OOM_MODEL_GPT
 #define MLP OOM_MODEL_MLP
 #define CNN OOM_MODEL_CNN
-#define COMBINED(model, name, set) \
-    {"combined", name, model, .small = true, .make = make_combined, .choice = (set)}
-/* Every pair, and all four. */
-#define COMBINATIONS(model) \
-    COMBINED(model, "amp+checkpointing", F16 | SQRT), \
-    COMBINED(model, "amp+checkpointing", BF16 | SQRT), \
-    COMBINED(model, "amp+accumulation", F16 | MICRO_BATCHES), \
-    COMBINED(model, "amp+accumulation", BF16 | MICRO_BATCHES), \
-    COMBINED(model, "amp+expandable", F16 | EXPANDABLE), \
-    COMBINED(model, "amp+expandable", BF16 | EXPANDABLE), \
-    COMBINED(model, "accumulation+checkpointing", MICRO_BATCHES | SQRT), \
-    COMBINED(model, "accumulation+expandable", MICRO_BATCHES | EXPANDABLE), \
-    COMBINED(model, "checkpointing+expandable", SQRT | EXPANDABLE), \
-    COMBINED(model, "amp+accumulation+checkpointing+expandable", \
-             F16 | MICRO_BATCHES | BUDGET | EXPANDABLE), \
-    COMBINED(model, "amp+accumulation+checkpointing+expandable", \
-             BF16 | MICRO_BATCHES | BUDGET | EXPANDABLE)
+/* Together with what people use beside it. Batch norm sees micro-batches: not under accumulation.
+ */
+#define TOGETHER(model, name, set, ...) \
+    { \
+        "combined", name, model, .small = true, .unguarded = true, .make = make, \
+                                 .choice = COMBINED | GROUP_NORM | (set), __VA_ARGS__ \
+    }
+#define PAIRS_OF_AMP(model, half) \
+    TOGETHER(model, "amp+checkpointing", (half) | SQRT, .full = true), \
+        TOGETHER(model, "amp+accumulation", (half) | MICRO_BATCHES, .full = true), \
+        TOGETHER(model, "amp+expandable", (half) | EXPANDABLE, .full = true)
+#define PAIRS(model) \
+    PAIRS_OF_AMP(model, F16), PAIRS_OF_AMP(model, BF16), \
+        TOGETHER(model, "accumulation+checkpointing", MICRO_BATCHES | SQRT, .full = true), \
+        TOGETHER(model, "accumulation+expandable", MICRO_BATCHES | EXPANDABLE, .full = true), \
+        TOGETHER(model, "checkpointing+expandable", BUDGET | EXPANDABLE, .full = true)
+#define ALL_FOUR(model, half) \
+    TOGETHER(model, "amp+accumulation+checkpointing+expandable", \
+             (half) | MICRO_BATCHES | SQRT | EXPANDABLE, .full = false)
 
 static const struct oom_row rows[] = {
     {"checkpoint_sqrt", NULL, GPT, .quick = true, .make = make, .choice = SQRT},
     {"checkpoint_sqrt", NULL, MLP, .make = make, .choice = SQRT},
     {"checkpoint_sqrt", "batch_norm", CNN, .small = true, .make = make, .choice = SQRT},
-    {"checkpoint_sqrt", "group_norm", CNN, .small = true, .make = make, .choice = SQRT | GROUP_NORM},
-    {"checkpoint_sqrt", "stateful", GPT, .small = true, .make = make, .choice = SQRT | STATEFUL},
+    {"checkpoint_sqrt", "group_norm", CNN, .full = true, .small = true, .make = make,
+     .choice = SQRT | GROUP_NORM},
+    {"checkpoint_sqrt", "stateful", GPT, .small = true, .unguarded = true, .make = make,
+     .choice = SQRT | STATEFUL},
     {"checkpoint_budget", NULL, GPT, .quick = true, .make = make, .choice = BUDGET},
     {"checkpoint_budget", NULL, MLP, .make = make, .choice = BUDGET},
-    {"checkpoint_budget", "batch_norm", CNN, .small = true, .make = make, .choice = BUDGET},
+    {"checkpoint_budget", "batch_norm", CNN, .full = true, .small = true, .make = make,
+     .choice = BUDGET},
     {"checkpoint_budget", "group_norm", CNN, .small = true, .make = make,
      .choice = BUDGET | GROUP_NORM},
-    COMBINATIONS(GPT),
-    COMBINATIONS(CNN),
+    ALL_FOUR(GPT, F16),
+    ALL_FOUR(GPT, BF16),
+    ALL_FOUR(CNN, F16),
+    ALL_FOUR(CNN, BF16),
+    PAIRS(GPT),
+    PAIRS(CNN),
     {0},
 };
 

@@ -7,4 +7,6 @@
     X(large_batch, "scenarios/large-batch.md") \
     X(stale_cache, "scenarios/stale-cache.md") \
     X(accumulation, "scenarios/accumulation.md") \
+    X(precision, "scenarios/precision.md") \
+    X(checkpointing, "scenarios/checkpointing.md") \
     X(fragmentation, "scenarios/fragmentation.md")

@@ -12,43 +12,78 @@ static const double need = 1.15;
 enum variant {
     PLAIN,
     GROUP_NORM,
-    OVERFLOW,   /* the first steps' gradients are not finite */
-    UNDERFLOW,  /* gradients below the least half, but for the scale */
+    OVERFLOW,   /* the scale begins so high that the gradients of the first steps are not finite */
+    UNDERFLOW,  /* so many rows that without a scale their gradients are below what f16 can hold */
     WINDOW,     /* accumulation over micro-batches */
     LARGE_MEAN, /* the norms' rows have a mean of many times their deviation */
-    CURVE,      /* 30 steps */
+    CURVE,      /* 30 steps, their losses and where they lead */
 };
 
-static enum oom_status shape_of(struct oom_situation *s, const struct oom_row *row,
-                                struct oom_model_spec *out) {
-    OOM_TRY(oom_situation_model(s, row->model, BATCH, need, out));
-    if (row->choice == GROUP_NORM) out->norm = OOM_IMAGE_NORM_GROUP;
-    if (row->choice != UNDERFLOW) return OOM_OK;
+/* ---- models ---- */
+
+/* Narrow and of many rows: the weight of a row in the loss is 1 / 2^18. */
+static enum oom_status underflowing(struct oom_situation *s, struct oom_model_spec *out) {
+    out->width = 8;
     out->rows = 4096;
     return oom_situation_depth(s, BATCH, need, out);
 }
 
-static enum oom_status make(struct oom_situation *s, const struct oom_row *row,
+static enum oom_status model_of(struct oom_situation *s, const struct oom_row *row,
+                                struct oom_model_spec *out) {
+    if (row->choice == CURVE) { /* small: its jobs take 31 steps each */
+        return oom_model_spec_parse("gpt,layers=3,width=32,heads=4,vocab=128,batch=32", out);
+    }
+    OOM_TRY(oom_situation_model(s, row->model, BATCH, need, out));
+    if (row->choice == GROUP_NORM) out->norm = OOM_IMAGE_NORM_GROUP;
+    return row->choice == UNDERFLOW ? underflowing(s, out) : OOM_OK;
+}
+
+/* ---- jobs ---- */
+
+/* The position table is a term of every row that a norm reads. The deviation of a row is that of
+ * two tables, its mean this one's. */
+static void raise_mean(struct oom_trainer_options *trainer) {
+    enum { POSITION_TABLE = 1, TIMES_THE_DEVIATION = 400 };
+    trainer->raised = POSITION_TABLE;
+    trainer->raised_by = TIMES_THE_DEVIATION * 1.414 * OOM_SMALL_DEVIATION;
+}
+
+/* The largest gradient of a logit is about scale / rows, and f16 ends at 2^16: a power of two that
+ * is two halvings away from not overflowing. */
+static float overflowing_scale(const struct oom_job *job) {
+    float scale = 0x1p18F;
+    for (int64_t n = job->samples * oom_spec_rows(&job->trainer.spec); n > 1; n /= 2) scale *= 2;
+    return scale;
+}
+
+/* Updates so small that halves would lose nearly all of them, in a capacity that suits the model.
+ */
+static enum oom_status make_curve(struct oom_job *job, enum oom_amp amp) {
+    uint64_t bytes = 0;
+    job->steps = CURVE_STEPS;
+    job->trainer.learning_rate = amp == OOM_AMP_F16 ? 0x1p-18 : 0x1p-15;
+    OOM_TRY(oom_situation_need(job, &bytes));
+    job->capacity = (uint64_t)((double)bytes / need) / OOM_PAGE * OOM_PAGE;
+    return OOM_OK;
+}
+
+static enum oom_status make(struct oom_situation *s, const struct oom_row *row, enum oom_amp amp,
                             struct oom_case *out) {
+    enum { STEPS = 2, OVERFLOW_STEPS = 5, CURVE_SCALE = 4096 };
     struct oom_model_spec spec;
-    OOM_TRY(shape_of(s, row, &spec));
-    struct oom_job unmitigated = oom_situation_job(s, &spec, BATCH, 2);
-    if (row->choice == OVERFLOW) unmitigated.steps = 5;
-    if (row->choice == CURVE) {
-        unmitigated.steps = CURVE_STEPS;
-        unmitigated.trainer.learning_rate = row->precision == OOM_F16 ? 0x1p-16 : 0x1p-13;
-    }
-    if (row->choice == LARGE_MEAN) {
-        unmitigated.trainer.raised = 1;
-        unmitigated.trainer.raised_by = 0.07 * 200;
-    }
+    OOM_TRY(model_of(s, row, &spec));
+    struct oom_job unmitigated = oom_situation_job(s, &spec, spec.batch, STEPS);
+    if (row->choice == OVERFLOW) unmitigated.steps = OVERFLOW_STEPS;
+    if (row->choice == LARGE_MEAN) raise_mean(&unmitigated.trainer);
+    if (row->choice == CURVE) OOM_TRY(make_curve(&unmitigated, amp));
     struct oom_job mitigated = unmitigated;
-    mitigated.trainer.amp = row->precision == OOM_F16 ? OOM_AMP_F16 : OOM_AMP_BF16;
-    mitigated.trainer.scaler = oom_scaler_default();
-    if (row->choice == OVERFLOW) mitigated.trainer.scaler.initial = 0x1p32F;
-    if (row->choice == CURVE) mitigated.trainer.scaler.initial = 0x1p12F;
+    struct oom_scaler_options *scaler = &mitigated.trainer.scaler;
+    mitigated.trainer.amp = amp;
+    *scaler = oom_scaler_default();
+    if (row->choice == OVERFLOW) scaler->initial = overflowing_scale(&mitigated);
+    if (row->choice == CURVE) scaler->initial = CURVE_SCALE; /* every step is clean */
     mitigated.micro = row->choice == WINDOW;
-    if (mitigated.micro) mitigated.most = BATCH / 4;
+    if (mitigated.micro) mitigated.most = spec.batch / 4;
     oom_situation_case(out, &mitigated, &unmitigated, need);
     out->bitwise = false;
     out->bounded = row->choice != CURVE;
@@ -57,27 +92,38 @@ static enum oom_status make(struct oom_situation *s, const struct oom_row *row,
     return OOM_OK;
 }
 
+static enum oom_status make_f16(struct oom_situation *s, const struct oom_row *row,
+                                struct oom_case *out) {
+    return make(s, row, OOM_AMP_F16, out);
+}
+
+static enum oom_status make_bf16(struct oom_situation *s, const struct oom_row *row,
+                                 struct oom_case *out) {
+    return make(s, row, OOM_AMP_BF16, out);
+}
+
 #define F16 "amp_fp16"
 #define BF16 "amp_bf16"
-#define ROW(mitigation, half, kind, ...) \
-    { mitigation, .model = OOM_MODEL_##kind, .make = make, .precision = OOM_##half, __VA_ARGS__ }
+#define GPT OOM_MODEL_GPT
+#define MLP OOM_MODEL_MLP
+#define CNN OOM_MODEL_CNN
 
 static const struct oom_row rows[] = {
-    ROW(F16, F16, GPT, .quick = true),
-    ROW(F16, F16, MLP),
-    ROW(F16, F16, CNN),
-    ROW(F16, F16, CNN, .variant = "group_norm", .choice = GROUP_NORM),
-    ROW(F16, F16, GPT, .variant = "overflow", .choice = OVERFLOW, .small = true),
-    ROW(F16, F16, MLP, .variant = "underflow", .choice = UNDERFLOW, .small = true),
-    ROW(F16, F16, GPT, .variant = "accumulation", .choice = WINDOW, .small = true),
-    ROW(F16, F16, GPT, .variant = "large_mean", .choice = LARGE_MEAN, .small = true),
-    ROW(F16, F16, GPT, .variant = "curve", .choice = CURVE, .small = true),
-    ROW(BF16, BF16, GPT, .quick = true),
-    ROW(BF16, BF16, MLP),
-    ROW(BF16, BF16, CNN),
-    ROW(BF16, BF16, CNN, .variant = "group_norm", .choice = GROUP_NORM),
-    ROW(BF16, BF16, GPT, .variant = "large_mean", .choice = LARGE_MEAN, .small = true),
-    ROW(BF16, BF16, GPT, .variant = "curve", .choice = CURVE, .small = true),
+    {F16, NULL, GPT, .quick = true, .make = make_f16, .choice = PLAIN},
+    {F16, NULL, MLP, .make = make_f16, .choice = PLAIN},
+    {F16, NULL, CNN, .make = make_f16, .choice = PLAIN},
+    {F16, "group_norm", CNN, .make = make_f16, .choice = GROUP_NORM},
+    {F16, "overflow", GPT, .quick = true, .small = true, .make = make_f16, .choice = OVERFLOW},
+    {F16, "underflow", MLP, .small = true, .make = make_f16, .choice = UNDERFLOW},
+    {F16, "accumulation", GPT, .small = true, .make = make_f16, .choice = WINDOW},
+    {F16, "large_mean", GPT, .small = true, .make = make_f16, .choice = LARGE_MEAN},
+    {F16, "curve", GPT, .small = true, .make = make_f16, .choice = CURVE},
+    {BF16, NULL, GPT, .quick = true, .make = make_bf16, .choice = PLAIN},
+    {BF16, NULL, MLP, .make = make_bf16, .choice = PLAIN},
+    {BF16, NULL, CNN, .make = make_bf16, .choice = PLAIN},
+    {BF16, "group_norm", CNN, .make = make_bf16, .choice = GROUP_NORM},
+    {BF16, "large_mean", GPT, .small = true, .make = make_bf16, .choice = LARGE_MEAN},
+    {BF16, "curve", GPT, .small = true, .make = make_bf16, .choice = CURVE},
     {0},
 };
 

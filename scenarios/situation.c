@@ -94,16 +94,34 @@ enum oom_status oom_situation_depth(const struct oom_situation *s, int64_t batch
     return OOM_OK;
 }
 
+struct oom_model_spec oom_situation_shape(const struct oom_situation *s, enum oom_model_kind kind) {
+    return shape_of(s->options->capacity, kind);
+}
+
+static bool same_shape(const struct oom_model_spec *a, const struct oom_model_spec *b) {
+    char left[OOM_SPEC_TEXT_MAX], right[OOM_SPEC_TEXT_MAX];
+    oom_model_spec_text(a, left);
+    oom_model_spec_text(b, right);
+    return strcmp(left, right) == 0;
+}
+
 enum oom_status oom_situation_model(struct oom_situation *s, enum oom_model_kind kind,
                                     int64_t batch, double need, struct oom_model_spec *out) {
+    struct oom_model_spec shape = oom_situation_shape(s, kind);
+    return oom_situation_model_of(s, &shape, batch, need, out);
+}
+
+enum oom_status oom_situation_model_of(struct oom_situation *s, const struct oom_model_spec *shape,
+                                       int64_t batch, double need, struct oom_model_spec *out) {
+    struct oom_model_spec spec = *shape;
+    spec.batch = batch;
+    const struct oom_model_spec asked = spec;
     for (int i = 0; i < s->remembered; i++) {
-        if (s->specs[i].kind == kind && s->specs[i].batch == batch && s->specs[i].need == need) {
+        if (s->specs[i].need == need && same_shape(&s->specs[i].asked, &asked)) {
             *out = s->specs[i].spec;
             return OOM_OK;
         }
     }
-    struct oom_model_spec spec = shape_of(s->options->capacity, kind);
-    spec.batch = batch;
     if (s->options->model != NULL) OOM_TRY(oom_model_spec_override(s->options->model, &spec));
     OOM_TRY(oom_situation_depth(s, batch, need, &spec));
     if (s->options->model != NULL) { /* its keys win over longer samples; then the depth follows */
@@ -113,8 +131,7 @@ enum oom_status oom_situation_model(struct oom_situation *s, enum oom_model_kind
     }
     if (s->remembered < OOM_SPECS_REMEMBERED) {
         int at = s->remembered++;
-        s->specs[at].kind = kind;
-        s->specs[at].batch = batch;
+        s->specs[at].asked = asked;
         s->specs[at].need = need;
         s->specs[at].spec = spec;
     }
@@ -295,7 +312,7 @@ static enum oom_status add_row(struct listing *l, const struct oom_row *row) {
     struct oom_case *c = &added->the_case;
     enum oom_status status = row->make(row->small ? &l->small : &l->asked, row, c);
     name_row(l, row, c);
-    if (row->table) return skip_if_unfit(status, added);
+    if (row->table || row->unguarded) return skip_if_unfit(status, added);
     if (status == OOM_OK) status = row->make(&l->small, row, &guards);
     c->guards = guards.mitigated;
     c->has_guards = true;
@@ -338,7 +355,8 @@ enum oom_status oom_situation_list(const char *scenario, const struct oom_row *r
     l.asked.options = options;
     l.small.options = &l.small_options;
     for (const struct oom_row *row = rows; row->make != NULL; row++) {
-        if (!model_wanted(options, row->model) || (options->quick && !row->quick)) continue;
+        bool left_out = (options->quick && !row->quick) || (row->full && !options->full);
+        if (!model_wanted(options, row->model) || left_out) continue;
         OOM_TRY(add_row(&l, row));
     }
     for (const struct oom_twin *twin = twins; twin->mitigation != NULL; twin++) {

@@ -20,10 +20,8 @@ struct oom_situation {
     const struct oom_run_options *options;
     int remembered;
     struct {
-        enum oom_model_kind kind;
-        int64_t batch;
+        struct oom_model_spec asked, spec; /* before its depth was found, and after */
         double need;
-        struct oom_model_spec spec;
     } specs[OOM_SPECS_REMEMBERED];
 };
 
@@ -33,9 +31,11 @@ struct oom_situation {
 struct oom_row {
     const char *mitigation, *variant; /* variant NULL: none in the id */
     enum oom_model_kind model;
-    bool quick; /* also under --quick */
-    bool small; /* always at --quick size: the place of its OOM is searched */
-    bool table; /* made on the dry device alone: no guards */
+    bool quick;     /* also under --quick */
+    bool full;      /* only under --full */
+    bool small;     /* always at --quick size: the place of its OOM is searched */
+    bool table;     /* made on the dry device alone: no guards */
+    bool unguarded; /* no second pass with guards: another row has one of the same paths */
     enum oom_status (*make)(struct oom_situation *situation, const struct oom_row *row,
                             struct oom_case *out);
     int choice;                                        /* make()'s own: a rule, a variant */
@@ -67,6 +67,13 @@ enum oom_status oom_situation_list(const char *scenario, const struct oom_row *r
  * `need` times the capacity (peak of reserved bytes without limit). --model's keys win. */
 enum oom_status oom_situation_model(struct oom_situation *situation, enum oom_model_kind kind,
                                     int64_t batch, double need, struct oom_model_spec *out);
+
+/* The same for other widths, dropout and so on than the suite's own; layers are not read. */
+enum oom_status oom_situation_model_of(struct oom_situation *situation,
+                                       const struct oom_model_spec *shape, int64_t batch,
+                                       double need, struct oom_model_spec *out);
+struct oom_model_spec oom_situation_shape(const struct oom_situation *situation,
+                                          enum oom_model_kind kind);
 
 /* The same for a given shape: sets spec->layers, and lengthens samples where it would be deep. */
 enum oom_status oom_situation_depth(const struct oom_situation *situation, int64_t batch,

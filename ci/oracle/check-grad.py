@@ -12,6 +12,10 @@ took. With S = sum over samples of |g_s|, elementwise, and |.| the 2-norm of a t
     f32, f16,  |found - truth| <= C u |S| with u the unit roundoff, C = 16 + sqrt(N)/2 for f32 (N
     bf16       terms of the longest sum), 4 for halves; the loss likewise
 
+In a cnn's convolutions and norms a sample's gradient is itself a sum over pixels that may cancel: for
+f32 and halves their S is the sum over samples and pixels of |term|, where that is larger; what it
+would be by samples alone stands beside it, and f64 is judged by that.
+
 Where |S| is below 1e-12 of the model's largest, the gradient is zero by mathematics, all there is
 is rounding, and that largest stands in its place.
 
@@ -30,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True  # nothing is left beside the sources
 import models
 from models import np, torch
 
@@ -173,6 +178,15 @@ def statistics_error(found, truth, file):
     return error
 
 
+def peer_of(spec, file, wide, autocast, scale, **given):
+    """PyTorch's own result in this precision; its f16 may overflow at a scale where ours did not."""
+    while True:
+        peer = models.compute(spec, file, wide, autocast=autocast, scale=scale, **given)
+        if scale <= 1 or all(np.isfinite(part).all() for part in peer.gradients.values()):
+            return peer
+        scale /= 2
+
+
 def check_case(options, folder, model, dtype, seed, micro):
     half = dtype in ("f16", "bf16")
     wide = "f32" if half else dtype
@@ -185,10 +199,13 @@ def check_case(options, folder, model, dtype, seed, micro):
     found, said, branches = run(options, path, path + ".out", *words)
     given = {"seed": int(said["seed"]), "step": int(said.get("step", 0))}
     truth = models.compute(spec, file, "f64", branches=branches, magnitudes=True, **given)
-    peer = models.compute(spec, file, wide, branches=branches, autocast=dtype if half else None,
-                          scale=float(said.get("scale", 1)), **given)
-    limits = bounds(spec, dtype, truth.magnitudes)
-    ours = worst({name: found["grad." + name] for name in limits}, truth.gradients, limits)
+    peer = peer_of(spec, file, wide, dtype if half else None, float(said.get("scale", 1)),
+                   branches=branches, **given)
+    by_samples = bounds(spec, dtype, truth.magnitudes)
+    limits = bounds(spec, dtype, {name: np.maximum(size, truth.terms.get(name, 0))
+                                  for name, size in truth.magnitudes.items()})
+    mine = {name: found["grad." + name] for name in limits}
+    ours, coarse = (worst(mine, truth.gradients, each) for each in (limits, by_samples))
     theirs = worst(peer.gradients, truth.gradients, limits)
 
     unit = 1e-12 if dtype == "f64" else models.ROUNDOFF[dtype]
@@ -196,7 +213,8 @@ def check_case(options, folder, model, dtype, seed, micro):
     loss = abs(float(found["loss"]) - truth.loss) / (unit * truth.loss_magnitude)
     outputs = norm(found["outputs"] - truth.outputs) / (unit * norm(truth.outputs))
     flips = sum(int((a != b).sum()) for a, b in zip(truth.branches, branches))
-    good = ours[0] <= 1 and loss <= allowed and (dtype != "f64" or outputs <= 1)
+    strict = coarse if dtype == "f64" else ours
+    good = strict[0] <= 1 and loss <= allowed and (dtype != "f64" or outputs <= 1)
     good = good and len(truth.branches) == len(branches)
     statistics = statistics_error(found, truth, file) / unit
     good = good and statistics <= allowed
@@ -208,9 +226,9 @@ def check_case(options, folder, model, dtype, seed, micro):
     good = good and not worst(spoilt, truth.gradients, limits)[0] <= 1
     print(f"{'ok' if good else 'WRONG':5} {model}{f' micro={micro}' if micro else ''} {dtype} "
           f"seed={seed}\n      gradients {ours[1]:.3g} of {ours[2]:.3g} ({ours[3]}), PyTorch "
-          f"{theirs[1]:.3g}; loss {loss:.3g}, outputs {outputs:.3g}, "
+          f"{theirs[1]:.3g}, by samples alone {coarse[1]:.3g} ({coarse[3]}); loss {loss:.3g}, outputs {outputs:.3g}, "
           f"statistics {statistics:.3g}, branches that differ {flips}")
-    return good, (spec["model"], dtype, ours[0], theirs[0])
+    return good, (spec["model"], dtype, strict[0], theirs[0])
 
 
 # ---- finite differences --------------------------------------------------------------------------

@@ -17,6 +17,7 @@ wrong usage, 3 no such PyTorch here.
 import argparse
 import sys
 
+sys.dont_write_bytecode = True  # nothing is left beside the sources
 import models
 from models import np, torch
 

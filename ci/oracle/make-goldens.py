@@ -19,6 +19,7 @@ import argparse
 import os
 import sys
 
+sys.dont_write_bytecode = True  # nothing is left beside the sources
 import models
 from models import np, torch
 

@@ -145,6 +145,7 @@ class Run:
         self.training = training
         self.seen = []  # the branches that it would have taken by itself, in forward order
         self.statistics = {}
+        self.terms = None  # a dict: sums of what is added up for a gradient, term by term, as |term|
 
     def drop(self, x, layer):
         """x (B, ...), in the order of elements that oombench has (channels last)."""
@@ -192,13 +193,32 @@ class Run:
         return (probs @ v).transpose(1, 2).reshape(b, t, c)
 
     def convolution(self, x, name):
-        return F.conv2d(x, self.w[name + ".weight"].permute(0, 3, 1, 2), padding=1)
+        weight = self.w[name + ".weight"].permute(0, 3, 1, 2)
+        y = F.conv2d(x, weight, padding=1)
+        if self.terms is not None:
+            def see(dy):
+                sums = torch.nn.grad.conv2d_weight(x.detach().abs(), weight.shape, dy.abs(),
+                                                   padding=1)
+                self.terms[name + ".weight"] = sums.permute(0, 2, 3, 1).numpy()
+            y.register_hook(see)
+        return y
 
     def norm(self, x, name):
         gamma, beta = self.w[name + ".gamma"], self.w[name + ".beta"]
+        if self.spec["norm"] == "batch":
+            self.see_statistics(x.detach(), name)
+        y = self.normalised(x, gamma, beta)
+        if self.terms is not None:
+            def see(dy):
+                xhat = self.normalised(x.detach(), None, None)
+                self.terms[name + ".gamma"] = (dy * xhat).abs().sum((0, 2, 3)).numpy()
+                self.terms[name + ".beta"] = dy.abs().sum((0, 2, 3)).numpy()
+            y.register_hook(see)
+        return y
+
+    def normalised(self, x, gamma, beta):
         if self.spec["norm"] == "group":
             return F.group_norm(x, self.spec["groups"], gamma, beta, EPS)
-        self.see_statistics(x.detach(), name)
         return F.batch_norm(x, None, None, gamma, beta, True, 0.0, EPS)
 
     def see_statistics(self, x, name):
@@ -313,6 +333,7 @@ class Result:
     loss = outputs = None
     gradients, branches = {}, []
     magnitudes = None      # by parameter: S = sum over samples of |g_s|
+    terms = None           # of convolutions and norms: the sum over samples and pixels of |term|
     loss_magnitude = None  # and of the losses
 
 
@@ -329,6 +350,7 @@ def compute(spec, file, dtype, seed=1, step=0, branches=None, magnitudes=False, 
     share = torch.from_numpy(file["batch.weights"]).double()
     share = (share / share.sum()).to(kind)
     run = Run(spec, weights, file["batch.identities"], seed, step, branches)
+    run.terms = {} if magnitudes else None
     with torch.autocast("cpu", TORCH[autocast or "bf16"], enabled=autocast is not None):
         outputs = run.forward(inputs)
         logits = outputs.to(kind).reshape(-1, spec["vocab"])
@@ -347,5 +369,6 @@ def compute(spec, file, dtype, seed=1, step=0, branches=None, magnitudes=False, 
         result.magnitudes = dict(zip(names, sums))
         result.loss_magnitude = float(losses.detach().abs().sum())
     gradients = torch.autograd.grad(losses.sum() * scale, leaves)
+    result.terms = run.terms  # of the last backward, that of the whole loss
     result.gradients = {name: part.numpy() / scale for name, part in zip(names, gradients)}
     return result

@@ -104,6 +104,9 @@ static void accepted_and_refused(void) {
     CHECK_EQ(parse("1\0", 2), OOM_USAGE);
     CHECK_EQ(parse("\"\0\"", 3), OOM_USAGE);
     CHECK_EQ(parse("[1]", 2), OOM_USAGE); /* the bytes told are all that is read */
+    TEST("json: keys of which a terminal would obey a part are shown escaped");
+    CHECK_EQ(parse("{\"\x7f\":1,\"\x7f\":2}", 13), OOM_USAGE);
+    CHECK(strstr(oom_failure_last()->message, "the key \"\\x7f\" stands twice") != NULL);
     TEST("json: the offset of the error");
     CHECK_EQ(parse("[1, x]", 6), OOM_USAGE);
     CHECK(strstr(oom_failure_last()->message, "byte 4:") != NULL);

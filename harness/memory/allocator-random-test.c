@@ -236,6 +236,7 @@ static void more_settings(void) {
         "garbage_collection_threshold:0.3,per_process_memory_fraction:0.9,max_split_size_mb:22",
         "roundup_power2_divisions:[1:8,4:2,16:4,>:1]",
         "large_segment_size_mb:32",
+        "large_segment_size_mb:64,max_split_size_mb:64", /* as small as it may be */
         "expandable_segments:True,max_split_size_mb:24",
         "expandable_segments:True,garbage_collection_threshold:0.4,per_process_memory_fraction:0.8",
         "expandable_segments:True,large_segment_size_mb:12",

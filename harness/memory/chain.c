@@ -127,10 +127,18 @@ void oom_chain_unsearch(struct oom_allocator *a, const struct oom_request *reque
 /* ---- asking the device ---- */
 
 /* PyTorch compares with the fraction as it is configured, truncated, where the limit is rounded. */
-static bool rejects(struct oom_allocator *a, uint64_t bytes) {
+static bool rejects(const struct oom_allocator *a, uint64_t bytes) {
     double fraction = a->settings.per_process_memory_fraction;
     return a->settings.throw_on_cudamalloc_oom &&
            a->reserved + bytes > (uint64_t)(fraction * (double)a->properties.capacity);
+}
+
+static bool over_limit(const struct oom_allocator *a, uint64_t bytes) {
+    return a->limit != OOM_NO_LIMIT && a->reserved + bytes > a->limit;
+}
+
+bool oom_chain_may_ask(const struct oom_allocator *a, const struct oom_request *request) {
+    return !over_limit(a, request->segment_bytes) && !rejects(a, request->segment_bytes);
 }
 
 /* Steps D, F and G: one attempt. OOM_NOMEM: limit, device or an injection said no. The bytes that
@@ -138,7 +146,7 @@ static bool rejects(struct oom_allocator *a, uint64_t bytes) {
 static enum oom_status attempt(struct oom_allocator *a, struct oom_request *request,
                                struct oom_block **out) {
     uint64_t bytes = request->segment_bytes;
-    if (a->limit != OOM_NO_LIMIT && a->reserved + bytes > a->limit) return OOM_NOMEM;
+    if (over_limit(a, bytes)) return OOM_NOMEM;
     if (rejects(a, bytes)) {
         a->stats.num_oom_rejections++;
         request->rejected = true;
@@ -252,7 +260,10 @@ static struct oom_block *left_by(const struct collection *c, const struct oom_fr
 }
 
 /* Step F: oversize cached blocks of this pool and stream, the first that fits or, from the largest
- * down, as many as are needed; never expandable ones. *enough: worth asking the device again. */
+ * down, as many as are needed; never expandable ones. *enough: worth asking the device again.
+ * PyTorch does not look whether they are split, and as long as max_split_size stays the same (it is
+ * at least large_segment_size) none is; in a state that was begun with one can be, and its segment
+ * is not to be given back under what lives there. */
 static enum oom_status release_oversize(const struct oom_allocator *a,
                                         const struct oom_request *request,
                                         const struct collection *c, struct taker *taker,
@@ -265,7 +276,7 @@ static enum oom_status release_oversize(const struct oom_allocator *a,
     uint64_t key = request->size > max_split ? request->size : max_split;
     struct oom_block *block = left_by(c, set, oom_free_set_find(set, stream, key), stream, 1);
     taker->step = OOM_FORESEEN_OVERSIZE;
-    if (block != NULL && !block->expandable) {
+    if (block != NULL && collectable(block)) {
         OOM_TRY(taker->take(taker, block));
     } else {
         taker->step = OOM_FORESEEN_LARGEST;
@@ -273,7 +284,7 @@ static enum oom_status release_oversize(const struct oom_allocator *a,
         block = left_by(c, set, block, stream, 0);
         while (block != NULL && taker->bytes - before < key && block->bytes >= max_split) {
             struct oom_block *prev = left_by(c, set, oom_free_set_prev(set, block), stream, 0);
-            if (!block->expandable) OOM_TRY(taker->take(taker, block));
+            if (collectable(block)) OOM_TRY(taker->take(taker, block));
             block = prev;
         }
     }
@@ -434,8 +445,23 @@ enum oom_status oom_chain_obtain(struct oom_allocator *a, struct oom_request *re
 
 /* ---- foreseeing ---- */
 
+/* The oversize rules of the search do not hold where pages are to be mapped: what they keep back
+ * may be taken there without one. */
+static bool place_is_mapped(const struct oom_allocator *a, const struct oom_request *request) {
+    if (!oom_is_expandable(a) || !oom_chain_may_ask(a, request)) return false;
+    const struct oom_block *place = oom_expandable_place(request);
+    return place != NULL && place->hold == OOM_HOLD_FREE && place->bytes >= request->size;
+}
+
 bool oom_chain_fits(const struct oom_allocator *a, const struct oom_request *request) {
-    return find_fit(a, request) != NULL;
+    return find_fit(a, request) != NULL || place_is_mapped(a, request);
+}
+
+bool oom_chain_fits_unsearched(const struct oom_allocator *a, const struct oom_request *request,
+                               uint64_t address) {
+    const struct oom_block *found = find_fit(a, request);
+    if (found != NULL && found->address == address) return false;
+    return place_is_mapped(a, request) && oom_expandable_place(request)->address == address;
 }
 
 void oom_chain_foresee(const struct oom_allocator *a, const struct oom_request *request,

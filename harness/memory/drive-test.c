@@ -141,6 +141,43 @@ static void start_blocks(void) {
     fake_close(&fake.device);
 }
 
+static uint64_t given_back;
+
+static enum oom_status give_back(struct oom_device *device, oom_devptr ptr) {
+    (void)device, (void)ptr;
+    given_back++;
+    return OOM_OK;
+}
+
+/* No allocator with this max_split_size cuts a block into one that is still as large; another may
+ * have. The search takes it neither for 20 MiB (max_non_split_rounding) nor for 4 MiB (it may not
+ * be cut), and step F looks for just such blocks: but a part of the segment lives. */
+static void oversize_split(void) {
+    static const uint64_t wanted[] = {20, 4, 80}; /* MiB: the one that fits, twice; the largest */
+    const struct oom_start_block blocks[] = {{AT(0), 8 * MIB, 8 * MIB, OOM_START_ALLOCATED, "x"},
+                                             {AT(8 * MIB), 56 * MIB, 0, OOM_START_FREE, ""}};
+    const struct oom_start_segment segment = {AT(0), 64 * MIB, 0, {0, 0}, false, false, blocks, 2};
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        TEST("drive: %llu MiB wanted: a segment of which a part lives is not given back",
+             (unsigned long long)wanted[i]);
+        begin(1 * MIB, "max_split_size_mb:20");
+        struct oom_device_api api = *fake.device.api; /* it never heard of these addresses */
+        api.free = give_back;
+        fake.device.api = &api;
+        given_back = 0;
+        CHECK_OK(oom_allocator_start(a, &segment, 1));
+        refuse(wanted[i] * MIB);
+        CHECK_OK(oom_allocator_check(a));
+        CHECK_EQ(given_back, 0);
+        CHECK_EQ(reserved(), 64 * MIB);
+        give(AT(0)); /* and once nothing lives, it is */
+        refuse(wanted[i] * MIB);
+        CHECK_EQ(given_back, 1);
+        CHECK_EQ(reserved(), 0);
+        end();
+    }
+}
+
 static void refused(const struct oom_start_segment *segments, uint64_t count, const char *words) {
     oom_failure_clear();
     CHECK_EQ(oom_allocator_start(a, segments, count), OOM_INVALID);
@@ -217,6 +254,7 @@ void drive_test(void) {
     held();
     streams();
     start_blocks();
+    oversize_split();
     impossible();
     no_host_memory();
 }

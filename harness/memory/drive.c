@@ -36,6 +36,25 @@ bool oom_allocator_fits(const struct oom_allocator *a, struct oom_pool_id pool, 
     return plan(a, pool, stream, bytes, &request) && oom_chain_fits(a, &request);
 }
 
+bool oom_allocator_fits_unsearched(const struct oom_allocator *a, struct oom_pool_id pool,
+                                   uint64_t stream, uint64_t bytes, uint64_t address) {
+    struct oom_request request;
+    address -= a->settings.guard_bytes;
+    return plan(a, pool, stream, bytes, &request) &&
+           oom_chain_fits_unsearched(a, &request, address);
+}
+
+uint64_t oom_allocator_new_range(const struct oom_allocator *a, struct oom_pool_id pool,
+                                 uint64_t stream, uint64_t bytes) {
+    struct oom_request request;
+    if (!oom_is_expandable(a)) return 0;
+    bool used = plan(a, pool, stream, bytes, &request);
+    if (!used && (bytes == 0 || bytes >= OOM_EXABYTE)) return 0;
+    if (!used) oom_request_plan(a, &a->group, &request); /* a new pool has the same sizes */
+    if (used && oom_expandable_place(&request) != NULL) return 0;
+    return oom_chain_may_ask(a, &request) ? oom_expandable_reserves(a, &request) : 0;
+}
+
 void oom_allocator_foresee(
     const struct oom_allocator *a, struct oom_pool_id pool, uint64_t stream, uint64_t bytes,
     void (*visit)(uint64_t address, enum oom_foreseen_step step, void *context), void *context) {
@@ -54,6 +73,19 @@ void oom_allocator_skip_search(struct oom_allocator *a) {
     a->skip_search = true;
 }
 
+void oom_allocator_pool_last(struct oom_allocator *a, struct oom_pool_id pool) {
+    struct oom_pool_group **link = &a->group.next;
+    while (*link != NULL && ((*link)->id.a != pool.a || (*link)->id.b != pool.b)) {
+        link = &(*link)->next;
+    }
+    struct oom_pool_group *group = *link;
+    if (group == NULL) return;
+    *link = group->next;
+    while (*link != NULL) link = &(*link)->next;
+    group->next = NULL;
+    *link = group;
+}
+
 bool oom_allocator_block_place(const struct oom_allocator *a, uint64_t address,
                                struct oom_place *out) {
     address -= a->settings.guard_bytes;
@@ -61,8 +93,10 @@ bool oom_allocator_block_place(const struct oom_allocator *a, uint64_t address,
     if (block == NULL && a->held_table.buckets != NULL) {
         block = oom_live_table_find(&a->held_table, address);
     }
-    if (block != NULL) *out = (struct oom_place){block->stream, block->owner->group->id};
-    return block != NULL;
+    if (block == NULL) return false;
+    *out =
+        (struct oom_place){block->stream, block->owner->group->id, block->pool == OOM_POOL_SMALL};
+    return true;
 }
 
 bool oom_allocator_segment_place(const struct oom_allocator *a, uint64_t address,
@@ -71,10 +105,25 @@ bool oom_allocator_segment_place(const struct oom_allocator *a, uint64_t address
     while (at != NULL) {
         const struct oom_segment *segment = (const struct oom_segment *)at;
         if (address >= segment->address && address - segment->address < segment->bytes) {
-            *out = (struct oom_place){segment->stream, segment->owner->group->id};
+            *out = (struct oom_place){segment->stream, segment->owner->group->id,
+                                      segment->pool == OOM_POOL_SMALL};
             return true;
         }
         at = at->child[address > segment->address];
+    }
+    return false;
+}
+
+bool oom_allocator_overlaps(const struct oom_allocator *a, uint64_t address, uint64_t bytes) {
+    const struct oom_tree_node *at = a->segments.root;
+    while (at != NULL) {
+        const struct oom_segment *segment = (const struct oom_segment *)at;
+        bool above = address > segment->address;
+        if (above ? address - segment->address < segment->bytes
+                  : segment->address - address < bytes) {
+            return true;
+        }
+        at = at->child[above];
     }
     return false;
 }

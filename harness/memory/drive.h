@@ -24,9 +24,17 @@ enum oom_status oom_allocator_complete(struct oom_allocator *allocator, oom_devp
 /* What a request of `bytes` would do now in a pool, on the stream of that number: a recording shows
  * what was given back, and this tells who did it. Nothing changes. */
 
-/* Does the cache hold what it would take? */
+/* Does the cache hold what it would take? Expandable: in its search, or where it would map more. */
 bool oom_allocator_fits(const struct oom_allocator *allocator, struct oom_pool_id pool,
                         uint64_t stream, uint64_t bytes);
+
+/* It would take the block at `address` where it would map more, and its search another or none. */
+bool oom_allocator_fits_unsearched(const struct oom_allocator *allocator, struct oom_pool_id pool,
+                                   uint64_t stream, uint64_t bytes, uint64_t address);
+
+/* How many bytes of addresses it would reserve; 0: none. */
+uint64_t oom_allocator_new_range(const struct oom_allocator *allocator, struct oom_pool_id pool,
+                                 uint64_t stream, uint64_t bytes);
 
 /* Else it gives back whole segments, in two steps with an attempt at the device after each, before
  * it gives back the whole cache. */
@@ -50,10 +58,15 @@ void oom_allocator_foresee_release(const struct oom_allocator *allocator,
  * back since was given back by other calls. */
 void oom_allocator_skip_search(struct oom_allocator *allocator);
 
+/* A release gives back that private pool's memory after all others'. Pools come in the order in
+ * which they were made, which no recording tells (PyTorch takes it from a hash table). */
+void oom_allocator_pool_last(struct oom_allocator *allocator, struct oom_pool_id pool);
+
 /* Whose a block or a segment is. */
 struct oom_place {
     uint64_t stream; /* number */
     struct oom_pool_id pool;
+    bool small_pool;
 };
 
 /* Of the block, live or pending, that begins at the address. False: there is none. */
@@ -62,6 +75,9 @@ bool oom_allocator_block_place(const struct oom_allocator *allocator, uint64_t a
 /* Of the segment that holds the address. */
 bool oom_allocator_segment_place(const struct oom_allocator *allocator, uint64_t address,
                                  struct oom_place *out);
+/* Some segment has addresses of [address, address + bytes). */
+bool oom_allocator_overlaps(const struct oom_allocator *allocator, uint64_t address,
+                            uint64_t bytes);
 
 /* A state to begin with: segments in the order of their age, each with its blocks in order of
  * address without gaps (an expandable segment: its mapped runs and the unmapped ranges between

@@ -50,6 +50,11 @@ static uint64_t reserve_bytes(const struct oom_allocator *a, uint64_t page) {
     return (min_u64(wanted, full) + page - 1) / page * page;
 }
 
+uint64_t oom_expandable_reserves(const struct oom_allocator *a, const struct oom_request *request) {
+    uint64_t bytes = reserve_bytes(a, oom_expandable_page(a, request->pool->kind));
+    return bytes < request->size ? 0 : bytes; /* it could never hold the block */
+}
+
 /* ---- unmapped blocks, by (stream, address) ---- */
 
 static struct oom_block *block_of(struct oom_tree_node *node) {
@@ -249,10 +254,10 @@ static enum oom_status reserve_addresses(struct oom_allocator *a, uint64_t bytes
 static enum oom_status new_segment(struct oom_allocator *a, const struct oom_request *request,
                                    struct oom_block **out) {
     struct oom_pool *pool = request->pool;
-    uint64_t page = oom_expandable_page(a, pool->kind), bytes = reserve_bytes(a, page);
+    uint64_t bytes = oom_expandable_reserves(a, request);
     struct oom_segment *segment = a->spare_expandable;
     oom_devptr address = 0;
-    if (bytes < request->size) return OOM_NOMEM; /* it could never hold the block */
+    if (bytes == 0) return OOM_NOMEM;
     OOM_TRY(reserve_addresses(a, bytes, &address));
     a->spare_expandable = NULL;
     segment->address = address;
@@ -261,7 +266,7 @@ static enum oom_status new_segment(struct oom_allocator *a, const struct oom_req
     segment->stream = request->stream;
     segment->pool = pool->kind;
     segment->expandable = true;
-    segment->page = page;
+    segment->page = oom_expandable_page(a, pool->kind);
     segment->mapped = 0; /* and no page has a handle */
     if (!oom_segment_link(a, segment)) {
         a->spare_expandable = segment;
@@ -327,7 +332,7 @@ static bool may_be_filled(const struct oom_block *block) {
 }
 
 /* The lowest address from where free and unmapped neighbours together hold the block. */
-static struct oom_block *find_place(const struct oom_request *request) {
+struct oom_block *oom_expandable_place(const struct oom_request *request) {
     for (struct oom_block *c = first_unmapped(request->pool, request->stream); c != NULL;
          c = next_unmapped(c)) {
         struct oom_block *start = may_be_filled(c->prev) ? c->prev : c;
@@ -343,7 +348,7 @@ static struct oom_block *find_place(const struct oom_request *request) {
 enum oom_status oom_expandable_obtain(struct oom_allocator *a, const struct oom_request *request,
                                       struct oom_block **out) {
     if (request->refused) return OOM_NOMEM;
-    struct oom_block *block = find_place(request);
+    struct oom_block *block = oom_expandable_place(request);
     if (block == NULL) OOM_TRY(new_segment(a, request, &block));
     if (block->hold == OOM_HOLD_UNMAPPED) {
         OOM_TRY(map_block(a, request, &block, min_u64(block->bytes, request->size)));

@@ -185,6 +185,10 @@ void oom_chain_make_free(struct oom_block *block);
 enum oom_status oom_chain_release_cached(struct oom_allocator *a, uint64_t *released);
 /* For drive.h: what A, C with F, and a release would do; nothing changes. */
 bool oom_chain_fits(const struct oom_allocator *a, const struct oom_request *request);
+bool oom_chain_fits_unsearched(const struct oom_allocator *a, const struct oom_request *request,
+                               uint64_t address);
+/* No limit is in the way of asking the device. */
+bool oom_chain_may_ask(const struct oom_allocator *a, const struct oom_request *request);
 void oom_chain_foresee(const struct oom_allocator *a, const struct oom_request *request,
                        void (*visit)(uint64_t address, enum oom_foreseen_step step, void *context),
                        void *context);
@@ -219,6 +223,10 @@ void oom_segment_forget(struct oom_allocator *a, struct oom_segment *segment);
 
 uint64_t oom_expandable_page(const struct oom_allocator *a, uint8_t kind);
 /* The device and the settings allow what `expandable_segments` asks for. */
+/* Where it begins to map; a free block there may be large enough already. NULL: in a new range, */
+struct oom_block *oom_expandable_place(const struct oom_request *request);
+/* of so many bytes of addresses; 0: none could hold it. */
+uint64_t oom_expandable_reserves(const struct oom_allocator *a, const struct oom_request *request);
 enum oom_status oom_expandable_check(const struct oom_allocator *a);
 enum oom_status oom_expandable_prepare(struct oom_allocator *a, const struct oom_request *request);
 /* One attempt: finds a place, maps what is missing. OOM_NOMEM as above; what was mapped on the way

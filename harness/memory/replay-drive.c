@@ -26,6 +26,7 @@ struct drive {
     struct oom_stream **streams; /* by number */
     struct oom_pool_id pool;     /* in use */
     bool partial_releases;       /* a request may release a part of what is cached */
+    bool unserved;               /* the next request found nothing before what lies before it */
 };
 
 /* ---- what differs ---- */
@@ -73,7 +74,8 @@ static enum oom_status ask(struct drive *drive, uint64_t index, oom_devptr *out,
     *given = false;
     enum oom_status status = use_pool(drive, oom_recording_pool(drive->recording, index));
     if (status != OOM_OK) return answered(drive, status, index, recorded);
-    drive->script.asker = (struct oom_place){stream, drive->pool};
+    drive->script.asker =
+        (struct oom_place){stream, drive->pool, oom_replay_is_small(drive->recording, index)};
     status = oom_allocator_alloc(drive->allocator, event->bytes, drive->streams[stream],
                                  OOM_TAG_OTHER, "", out);
     *given = status == OOM_OK;
@@ -203,6 +205,7 @@ static enum oom_status complete_all(struct drive *drive, uint64_t first, uint64_
 static enum oom_status complete_ready(struct drive *drive, const struct oom_replay_group *group,
                                       uint64_t *at, enum oom_replay_giver *giver) {
     const struct oom_recording *r = drive->recording;
+    drive->unserved = false;
     bool retry_seen = false, releases = group->releases_any || fails_outright(group);
     *giver = group->request ? OOM_GIVER_REQUEST : OOM_GIVER_PROGRAM;
     *at = group->end;
@@ -210,6 +213,7 @@ static enum oom_status complete_ready(struct drive *drive, const struct oom_repl
     for (*at = group->first; *at < group->taking; ++*at) {
         if (drive->events[*at].action != OOM_ACTION_FREE_COMPLETED) break;
         retry_seen |= oom_replay_by_request(r, drive->allocator, group, *at);
+        drive->unserved |= !oom_replay_fits(r, drive->allocator, group->end);
         if (retry_seen && !drive->partial_releases) return OOM_OK;
         OOM_TRY(complete(drive, *at));
     }
@@ -219,6 +223,7 @@ static enum oom_status complete_ready(struct drive *drive, const struct oom_repl
         oom_replay_downward(r, drive->allocator, group, *at, &drive->script.downward_first,
                             &drive->script.downward_end);
     }
+    drive->unserved |= !oom_replay_fits(r, drive->allocator, group->end);
     *giver = oom_replay_giver(r, drive->allocator, group, *at, ages_known, retry_seen);
     return OOM_OK;
 }
@@ -236,6 +241,21 @@ static enum oom_status run_direct(struct drive *drive, const struct oom_replay_g
     return OOM_OK;
 }
 
+/* The release, done now, was a request's own, after which it does not search again. Where it took
+ * nothing new that shows if it took what a search would not: where it would have mapped more,
+ * enough was mapped already. */
+static bool searched_before(const struct drive *drive, const struct oom_replay_group *group,
+                            enum oom_replay_giver giver) {
+    const struct oom_recording *r = drive->recording;
+    const struct oom_snapshot_event *event = &drive->events[group->end];
+    if (giver == OOM_GIVER_RETRY) return true;
+    if (!group->request || group->fails || group->taking < group->end) return false;
+    return drive->unserved &&
+           oom_allocator_fits_unsearched(drive->allocator, oom_recording_pool(r, group->end),
+                                         oom_recording_stream(r, event->stream), event->bytes,
+                                         event->address);
+}
+
 /* *at: as above. */
 static enum oom_status run_group(struct drive *drive, const struct oom_replay_group *group,
                                  uint64_t *at) {
@@ -249,7 +269,9 @@ static enum oom_status run_group(struct drive *drive, const struct oom_replay_gr
     OOM_TRY(complete_ready(drive, group, at, &giver));
     bool released = giver != OOM_GIVER_REQUEST && (group->releases || giver == OOM_GIVER_RETRY);
     if (released) OOM_TRY(release(drive, group->first, group->taking));
-    if (giver == OOM_GIVER_RETRY) oom_allocator_skip_search(drive->allocator);
+    if (released && searched_before(drive, group, giver)) {
+        oom_allocator_skip_search(drive->allocator);
+    }
     oom_script_window(&drive->script, released ? group->taking : group->first, group->end);
     const struct oom_snapshot_event *left = oom_script_next(&drive->script);
     char expected[128];

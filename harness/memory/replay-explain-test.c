@@ -193,20 +193,21 @@ static void test_given(void) {
 
 enum { OTHER_STREAM = 0x1234000, FAR = 1 << 20 };
 
-/* One segment on stream 16 in pool (0, 7), taken, freed, given back; then another that stays. */
-static void verify_place(bool expandable, uint64_t changed, bool stream,
+/* One segment on stream 16 in pool (0, 7), taken, freed, given back; then another that stays. With
+ * something in between the free was over at once, else the release may have waited for it. */
+static void verify_place(bool expandable, bool between, uint64_t changed, bool stream,
                          struct oom_replay_verdict *v) {
     uint64_t unit = (uint64_t)(expandable ? 20 : 12) * MIB;
     struct oom_snapshot_event events[] = {
         EVENT(SEGMENT_ALLOC, AT(0), unit),  EVENT(ALLOC, AT(0), unit),
         EVENT(FREE_REQUESTED, AT(0), unit), EVENT(FREE_COMPLETED, AT(0), unit),
         EVENT(SEGMENT_FREE, AT(0), unit),   EVENT(SEGMENT_ALLOC, AT(FAR), 2 * MIB),
-        EVENT(ALLOC, AT(FAR), 512)};
+        EVENT(ALLOC, AT(FAR), 512),         EVENT(SNAPSHOT, 0, 0)};
     struct oom_snapshot_segment segments[] = {
         {.address = AT(FAR), .bytes = 2 * MIB, .small_pool = true, .expandable = expandable}};
     struct oom_snapshot_block blocks[] = {
         {.bytes = 512, .requested = 512, .state = OOM_BLOCK_ALLOCATED}, {.bytes = 2 * MIB - 512}};
-    struct oom_snapshot_trace trace = {0, sizeof events / sizeof events[0]};
+    struct oom_snapshot_trace trace = {0, 7};
     for (uint64_t i = 0; i < trace.count; i++) {
         if (expandable && events[i].action == OOM_ACTION_SEGMENT_ALLOC)
             events[i].action = OOM_ACTION_SEGMENT_MAP;
@@ -217,6 +218,12 @@ static void verify_place(bool expandable, uint64_t changed, bool stream,
         if (i != changed) continue;
         if (stream) events[i].stream = OTHER_STREAM;
         if (!stream) events[i].pool = !events[i].pool;
+    }
+    if (between) {
+        const struct oom_snapshot_event snapshot_taken = events[7];
+        memmove(&events[5], &events[4], 3 * sizeof events[0]);
+        events[4] = snapshot_taken;
+        trace.count++;
     }
     struct oom_snapshot s = by_hand(segments, 1, blocks, 2, events, &trace);
     s.has_settings = true;
@@ -236,19 +243,22 @@ static void test_places(void) {
                 {2, "a free requested"},
                 {3, "a free completed"},
                 {4, "memory given back"}};
-    for (int expandable = 0; expandable < 2; expandable++) {
+    for (int kind = 0; kind < 4; kind++) {
         struct oom_replay_verdict v;
-        TEST("replay: streams and pools of all events%s", expandable ? ", expandable" : "");
-        verify_place(expandable, OOM_REPLAY_UNLIMITED, true, &v);
+        bool expandable = kind & 1, between = kind & 2;
+        const char *name = expandable ? ", expandable" : "", *when = between ? ", later" : "";
+        TEST("replay: streams and pools of all events%s%s", name, when);
+        verify_place(expandable, between, OOM_REPLAY_UNLIMITED, true, &v);
         CHECK_MSG(v.matched, "event %llu: expected %s, got %s", (unsigned long long)v.first_event,
                   v.expected, v.got);
         for (size_t i = 0; i < 2 * sizeof rows / sizeof rows[0]; i++) {
             bool stream = i % 2 == 0;
-            TEST("replay: another %s of %s%s is a difference there", stream ? "stream" : "pool",
-                 rows[i / 2].name, expandable ? ", expandable" : "");
-            verify_place(expandable, rows[i / 2].event, stream, &v);
+            uint64_t event = rows[i / 2].event;
+            TEST("replay: another %s of %s%s%s is a difference there", stream ? "stream" : "pool",
+                 rows[i / 2].name, name, when);
+            verify_place(expandable, between, event, stream, &v);
             CHECK(!v.matched);
-            CHECK_EQ(v.first_event, rows[i / 2].event);
+            CHECK_EQ(v.first_event, event + (between && event >= 4));
             if (i / 2 == 3 && !stream) continue; /* that pool has nothing to give back */
             CHECK(strstr(v.expected, stream ? "on stream 0x1234000" : "in pool (0, 0)") != NULL);
             CHECK(strstr(v.got, "on stream 0x10 in pool (0, 7)") != NULL);

@@ -83,8 +83,8 @@ static bool is_retry(const struct reading *reading, uint64_t held) {
     return at == group->taking;
 }
 
-static bool fits(const struct oom_recording *r, const struct oom_allocator *allocator,
-                 uint64_t index) {
+bool oom_replay_fits(const struct oom_recording *r, const struct oom_allocator *allocator,
+                     uint64_t index) {
     const struct oom_snapshot_event *event = &r->events[index];
     return oom_allocator_fits(allocator, oom_recording_pool(r, index),
                               oom_recording_stream(r, event->stream), event->bytes);
@@ -99,15 +99,46 @@ static void read_steps(struct reading *reading, const struct oom_allocator *allo
                           reading);
 }
 
+/* Where the range begins that the request makes, if it makes one: the next page mapped for its kind
+ * in none of those that there are. False: none is. */
+static bool range_begins(const struct oom_recording *r, const struct oom_allocator *allocator,
+                         const struct oom_replay_group *group, uint64_t *out) {
+    struct oom_place place;
+    for (uint64_t i = group->first; i < r->count; i++) {
+        if (!oom_replay_maps_for(r, i, group->end)) continue;
+        *out = r->events[i].address;
+        if (!oom_allocator_segment_place(allocator, *out, &place)) return true;
+        if (place.stream != oom_recording_stream(r, r->events[i].stream) ||
+            !oom_pool_same(place.pool, oom_recording_pool(r, i)) ||
+            place.small_pool != oom_replay_is_small(r, group->end)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A request that gives back has been refused memory before, for addresses that it had: a range that
+ * it makes does not lie where others still are. */
+static bool has_addresses(const struct oom_recording *r, const struct oom_allocator *allocator,
+                          const struct oom_replay_group *group) {
+    const struct oom_snapshot_event *event = &r->events[group->end];
+    uint64_t at,
+        bytes = oom_allocator_new_range(allocator, oom_recording_pool(r, group->end),
+                                        oom_recording_stream(r, event->stream), event->bytes);
+    if (bytes == 0 || !range_begins(r, allocator, group, &at)) return true;
+    return !oom_allocator_overlaps(allocator, at, bytes);
+}
+
 bool oom_replay_by_request(const struct oom_recording *recording,
                            const struct oom_allocator *allocator,
                            const struct oom_replay_group *group, uint64_t at) {
     struct reading reading = {.recording = recording, .group = group, .at = at};
     if (!takes(group) && !group->fails) return false; /* it found what it wanted */
-    if (fits(recording, allocator, group->end)) return false;
+    if (oom_replay_fits(recording, allocator, group->end)) return false;
     read_steps(&reading, allocator);
     if (reading.given) return true;
-    return !reading.other && is_retry(&reading, oom_replay_pending(allocator));
+    return !reading.other && is_retry(&reading, oom_replay_pending(allocator)) &&
+           has_addresses(recording, allocator, group);
 }
 
 void oom_replay_downward(const struct oom_recording *recording,
@@ -141,7 +172,8 @@ enum oom_replay_giver oom_replay_giver(const struct oom_recording *recording,
                                                       : OOM_GIVER_REQUEST;
     if (oom_replay_by_request(recording, allocator, group, at)) return OOM_GIVER_REQUEST;
     if (by_release(recording, allocator, group, at, false)) return release;
-    if (group->releases && fits(recording, allocator, group->end)) return OOM_GIVER_PROGRAM;
+    if (group->releases && oom_replay_fits(recording, allocator, group->end))
+        return OOM_GIVER_PROGRAM;
     if (!ages_known && by_release(recording, allocator, group, at, true)) return release;
     return OOM_GIVER_REQUEST;
 }

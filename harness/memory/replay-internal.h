@@ -58,10 +58,17 @@ enum oom_status oom_region_tree_list(const struct oom_region_tree *tree,
  * *clash: it overlaps one that is there, and nothing has changed. */
 enum oom_status oom_region_tree_add(struct oom_region_tree *tree,
                                     const struct oom_replay_region *region, bool *clash);
-/* A whole segment, or a part of a run. *clash: it is not there as a whole. */
+/* A whole segment, or a part of a run, which settles of which pool that is. *clash: it is not there
+ * as a whole. */
 enum oom_status oom_region_tree_take(struct oom_region_tree *tree,
                                      const struct oom_replay_region *region, bool *clash);
 struct oom_replay_region *oom_region_tree_at(const struct oom_region_tree *tree, uint64_t address);
+/* Runs of which that was not known lie in a pool of this size where they hold these bytes; they
+ * begin in one run. */
+void oom_region_tree_settle(struct oom_region_tree *tree, uint64_t address, uint64_t bytes,
+                            enum oom_replay_size size);
+/* Nothing more is to be learnt: what is not known is like the run that it touches. */
+void oom_region_tree_settle_rest(struct oom_region_tree *tree);
 
 /* ---- one device's part of a recording ---- */
 
@@ -125,6 +132,10 @@ static inline bool oom_pool_same(struct oom_pool_id a, struct oom_pool_id b) {
 }
 /* PyTorch's rounding of a request. */
 uint64_t oom_replay_rounded(const struct oom_allocator_settings *settings, uint64_t bytes);
+static inline bool oom_replay_is_small(const struct oom_recording *recording, uint64_t event) {
+    uint64_t bytes = recording->events[event].bytes;
+    return oom_replay_rounded(&recording->settings, bytes) <= OOM_REPLAY_SMALL_MAX;
+}
 /* OOM_USAGE: why event `index` makes the recording impossible. */
 enum oom_status oom_recording_refuse(const struct oom_recording *recording, uint64_t index,
                                      const char *why);
@@ -206,6 +217,8 @@ void oom_script_close(struct oom_script *script);
 /* The events [first, end) are what the device does next; event `end` is what
  * the caller got. */
 void oom_script_window(struct oom_script *script, uint64_t first, uint64_t end);
+/* Event `index` maps pages for the stream and pools of event `request`. */
+bool oom_replay_maps_for(const struct oom_recording *recording, uint64_t index, uint64_t request);
 /* The next event of the window that a device knows of, or NULL. */
 const struct oom_snapshot_event *oom_script_next(struct oom_script *script);
 
@@ -229,7 +242,8 @@ bool oom_replay_block_at(const struct oom_allocator *allocator, uint64_t address
 /* "0x7f.. (segment 0x7e.. + 512)" */
 const char *oom_replay_place(const struct oom_allocator *allocator, uint64_t address, char *out,
                              size_t n);
-/* Of a pool that the model may not have, or not have any more. */
+/* Of a pool that the model may not have, or not have any more; those that are retired give their
+ * memory back in the order of these calls. */
 enum oom_status oom_replay_retire(struct oom_allocator *allocator, struct oom_pool_id pool);
 /* Blocks that were freed and are not completed. */
 uint64_t oom_replay_pending(const struct oom_allocator *allocator);
@@ -245,6 +259,10 @@ struct oom_replay_group {
     bool releases_any; /* at all */
     bool fails;        /* the request does */
 };
+
+/* The request, made now, would take what there is. */
+bool oom_replay_fits(const struct oom_recording *recording, const struct oom_allocator *allocator,
+                     uint64_t request);
 
 /* The request, made now, would do what the events from `at` on say. */
 bool oom_replay_by_request(const struct oom_recording *recording,

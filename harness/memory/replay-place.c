@@ -41,6 +41,7 @@ const char *oom_replay_place(const struct oom_allocator *allocator, uint64_t add
 enum oom_status oom_replay_retire(struct oom_allocator *allocator, struct oom_pool_id pool) {
     bool recorded = oom_failure_last()->status != OOM_OK;
     enum oom_status status = oom_allocator_pool_retire(allocator, pool);
+    oom_allocator_pool_last(allocator, pool);
     if (status != OOM_INVALID) return status;
     if (!recorded) oom_failure_clear();
     return OOM_OK;

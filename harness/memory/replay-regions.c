@@ -111,21 +111,48 @@ static void erase(struct oom_region_tree *tree, struct node *node) {
     tree->count--;
 }
 
-/* Two runs of one address range, as far as one can see. */
-static bool belong_together(const struct oom_replay_region *a, const struct oom_replay_region *b) {
+/* Two runs of one address range, as far as one can see. One of which it is not known of which pool
+ * it is may lie between two that are not alike: it stays alone until that is `settled`, by what
+ * there is to know or for good. */
+static bool belong_together(const struct oom_replay_region *a, const struct oom_replay_region *b,
+                            bool settled) {
+    bool known = a->size != OOM_REPLAY_UNKNOWN && b->size != OOM_REPLAY_UNKNOWN;
     return a->expandable && b->expandable && a->stream == b->stream &&
-           oom_pool_same(a->pool, b->pool) &&
-           (a->size == b->size || a->size == OOM_REPLAY_UNKNOWN || b->size == OOM_REPLAY_UNKNOWN);
+           oom_pool_same(a->pool, b->pool) && (known ? a->size == b->size : settled);
 }
 
-static void join_next(struct oom_region_tree *tree, struct node *node) {
+static bool join_next(struct oom_region_tree *tree, struct node *node, bool settled) {
     struct node *next = neighbour(node, 1);
     struct oom_replay_region *front = &node->region;
-    if (next == NULL || front->address + front->bytes != next->region.address) return;
-    if (!belong_together(front, &next->region)) return;
+    if (next == NULL || front->address + front->bytes != next->region.address) return false;
+    if (!belong_together(front, &next->region, settled)) return false;
     front->bytes += next->region.bytes;
     if (front->size == OOM_REPLAY_UNKNOWN) front->size = next->region.size;
     erase(tree, next);
+    return true;
+}
+
+static bool reaches_into(const struct node *node, uint64_t address, uint64_t bytes) {
+    return node->region.address <= address || node->region.address - address < bytes;
+}
+
+void oom_region_tree_settle(struct oom_region_tree *tree, uint64_t address, uint64_t bytes,
+                            enum oom_replay_size size) {
+    struct node *node = node_at(tree, address);
+    for (; node != NULL && reaches_into(node, address, bytes); node = neighbour(node, 1)) {
+        if (!node->region.expandable || node->region.size != OOM_REPLAY_UNKNOWN) continue;
+        node->region.size = size;
+        (void)join_next(tree, node, false);
+        struct node *before = neighbour(node, 0);
+        if (before != NULL && join_next(tree, before, false)) node = before;
+    }
+}
+
+void oom_region_tree_settle_rest(struct oom_region_tree *tree) {
+    struct node *node = node_of(oom_tree_end(&tree->tree, 0));
+    for (; node != NULL; node = neighbour(node, 1)) {
+        while (join_next(tree, node, true)) {}
+    }
 }
 
 enum oom_status oom_region_tree_add(struct oom_region_tree *tree,
@@ -139,8 +166,8 @@ enum oom_status oom_region_tree_add(struct oom_region_tree *tree,
     if (*clash) return OOM_OK;
     OOM_TRY(insert(tree, region, &node));
     if (!region->expandable) return OOM_OK;
-    join_next(tree, node);
-    if (before != NULL) join_next(tree, before);
+    (void)join_next(tree, node, false);
+    if (before != NULL) (void)join_next(tree, before, false);
     return OOM_OK;
 }
 
@@ -164,6 +191,9 @@ static enum oom_status cut_out(struct oom_region_tree *tree, struct node *node, 
 
 enum oom_status oom_region_tree_take(struct oom_region_tree *tree,
                                      const struct oom_replay_region *region, bool *clash) {
+    if (region->size != OOM_REPLAY_UNKNOWN) {
+        oom_region_tree_settle(tree, region->address, region->bytes, region->size);
+    }
     struct node *node = node_at(tree, region->address);
     *clash = true;
     if (node == NULL || node->region.expandable != region->expandable) return OOM_OK;
@@ -172,7 +202,6 @@ enum oom_status oom_region_tree_take(struct oom_region_tree *tree,
     uint64_t back = node->region.bytes - front - region->bytes;
     if (!region->expandable && (front > 0 || back > 0)) return OOM_OK;
     *clash = false;
-    if (node->region.size == OOM_REPLAY_UNKNOWN) node->region.size = region->size;
     if (front > 0 || back > 0) return cut_out(tree, node, front, back);
     erase(tree, node);
     return OOM_OK;

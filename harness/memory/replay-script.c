@@ -131,20 +131,22 @@ static enum oom_status script_free(struct oom_device *device, oom_devptr ptr) {
 
 /* ---- virtual memory ---- */
 
+bool oom_replay_maps_for(const struct oom_recording *r, uint64_t index, uint64_t request) {
+    const struct oom_snapshot_event *event = &r->events[index];
+    bool small = event->bytes % r->settings.large_segment_size != 0;
+    return event->action == OOM_ACTION_SEGMENT_MAP && event->stream == r->events[request].stream &&
+           small == oom_replay_is_small(r, request) &&
+           oom_pool_same(oom_recording_pool(r, index), oom_recording_pool(r, request));
+}
+
 /* Where the first mapping of a new range was refused, the range begins with the
  * next page that is mapped for the same stream and pools. */
 static bool first_page(const struct oom_script *script, oom_devptr *out) {
     const struct oom_recording *r = script->recording;
-    const struct oom_snapshot_event *wanted = &r->events[script->end];
-    bool small = oom_replay_rounded(&r->settings, wanted->bytes) <= OOM_REPLAY_SMALL_MAX;
     for (uint64_t i = script->at; i < r->count; i++) {
-        const struct oom_snapshot_event *event = &r->events[i];
-        if (event->action != OOM_ACTION_SEGMENT_MAP || event->stream != wanted->stream) continue;
-        if (small != (event->bytes % r->settings.large_segment_size != 0)) continue;
-        if (!oom_pool_same(oom_recording_pool(r, i), oom_recording_pool(r, script->end))) continue;
-        if (oom_region_tree_at(&script->ranges, event->address) != NULL) continue;
-        *out = event->address;
-        return true;
+        if (!oom_replay_maps_for(r, i, script->end)) continue;
+        *out = r->events[i].address;
+        if (oom_region_tree_at(&script->ranges, *out) == NULL) return true;
     }
     return false;
 }

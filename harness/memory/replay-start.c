@@ -98,16 +98,12 @@ static enum oom_status refuse_block(const struct oom_replay_block *block, const 
 static enum oom_status place_blocks(struct oom_recording *r) {
     for (uint64_t i = 0; i < r->block_count; i++) {
         struct oom_replay_block *block = &r->blocks[i];
-        struct oom_replay_region *region = oom_replay_regions_at(&r->regions, block->address);
+        const struct oom_replay_region *region = oom_replay_regions_at(&r->regions, block->address);
         if (region == NULL || block->bytes > region->bytes - (block->address - region->address)) {
             return refuse_block(block, "lies in no segment");
         }
         if (i + 1 < r->block_count && r->blocks[i + 1].address - block->address < block->bytes) {
             return refuse_block(block, "overlaps the next one");
-        }
-        if (region->size == OOM_REPLAY_UNKNOWN) {
-            region->size =
-                block->bytes <= OOM_REPLAY_SMALL_MAX ? OOM_REPLAY_SMALL : OOM_REPLAY_LARGE;
         }
     }
     return OOM_OK;

@@ -164,6 +164,12 @@ static enum oom_status undo_segment(struct undo *undo, uint64_t index, bool made
                                      : "it overlaps memory that is there afterwards");
 }
 
+/* A block tells of which pool the runs are that it lies in. */
+static void settle(struct undo *undo, uint64_t address, uint64_t bytes) {
+    oom_region_tree_settle(&undo->regions, address, bytes,
+                           bytes <= OOM_REPLAY_SMALL_MAX ? OOM_REPLAY_SMALL : OOM_REPLAY_LARGE);
+}
+
 static enum oom_status undo_alloc(struct undo *undo, uint64_t index) {
     struct oom_recording *r = undo->recording;
     const struct oom_snapshot_event *e = &r->events[index];
@@ -177,12 +183,10 @@ static enum oom_status undo_alloc(struct undo *undo, uint64_t index) {
     if (block->pending && r->has_requests) {
         return oom_recording_refuse(r, index, "it is freed without a request");
     }
-    struct oom_replay_region *region = oom_region_tree_at(&undo->regions, e->address);
+    settle(undo, e->address, block->bytes);
+    const struct oom_replay_region *region = oom_region_tree_at(&undo->regions, e->address);
     if (region == NULL || block->bytes > region->bytes - (e->address - region->address)) {
         return oom_recording_refuse(r, index, "no segment holds it at that time");
-    }
-    if (region->size == OOM_REPLAY_UNKNOWN) {
-        region->size = block->bytes <= OOM_REPLAY_SMALL_MAX ? OOM_REPLAY_SMALL : OOM_REPLAY_LARGE;
     }
     OOM_TRY(note_pool(undo, index, region->pool));
     drop_block(undo, e->address);
@@ -196,9 +200,11 @@ static enum oom_status undo_completed(struct undo *undo, uint64_t index) {
         return oom_recording_refuse(r, index, "something is live there afterwards");
     }
     OOM_TRY(infer_pool(undo, index));
+    uint64_t bytes = oom_replay_rounded(&r->settings, e->bytes);
+    settle(undo, e->address, bytes);
     return put_block(undo,
                      &(struct oom_replay_block){.address = e->address,
-                                                .bytes = oom_replay_rounded(&r->settings, e->bytes),
+                                                .bytes = bytes,
                                                 .requested = e->bytes,
                                                 .freed = index,
                                                 .site = e->site,
@@ -267,6 +273,7 @@ enum oom_status oom_recording_undo(struct oom_recording *recording) {
     enum oom_status status = take_final_state(&undo);
     for (uint64_t i = recording->count; status == OOM_OK && i-- > 0;) status = undo_event(&undo, i);
     if (status == OOM_OK) hand_over(&undo);
+    oom_region_tree_settle_rest(&undo.regions);
     if (status == OOM_OK) status = oom_region_tree_list(&undo.regions, &recording->regions);
     oom_region_tree_free(&undo.regions);
     oom_host_free(undo.blocks);

@@ -137,6 +137,8 @@ static void slips(void) {
         {"expandable_segments_reserve_by_class:[a:1G]", 1, "classes of streams"},
         {"max_splt_size_mb:64", 1, "did you mean max_split_size_mb"},
         {"backend:native,qqqqqqqqqqqq:1", 16, "Unrecognized key"},
+        {"q\0332J:1", 1, "key 'q\\x1b2J'"}, /* not for a terminal to obey */
+        {"backend:\0332J", 9, "found '\\x1b2J'"},
     };
     TEST("settings: every slip is refused, with key and column, and changes nothing");
     for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -421,6 +423,7 @@ static void lenient(void) {
     CHECK_EQ(leniently("max_split_size_mb:64,max_split_size_mb:32", "last one", now).max_split_size,
              32 * MIB);
     CHECK_EQ(leniently("max_split_size_mb:64,", "',' ends", now).max_split_size, 64 * MIB);
+    (void)leniently("q\0332J:1", "q\\x1b2J", now); /* not for a terminal to obey */
 
     TEST("settings, leniently: host-side keys are stepped over, lists too");
     s = leniently("pinned_num_register_threads:4,expandable_segments_reserve_by_class:[a:1G,b:2G],"

@@ -62,6 +62,8 @@ static void parts(void) {
     CHECK(said("2 cases have a trace; name one of: a/b, c/d"));
     CHECK_EQ(parse(RESULTS(CASE("a/b") "," CASE("c/d")), "e"), OOM_USAGE);
     CHECK(said("no case 'e' with a trace; there are: a/b, c/d"));
+    CHECK_EQ(parse(RESULTS(CASE("\x7f") "," CASE("c/d")), NULL), OOM_USAGE);
+    CHECK(said("name one of: \\x7f, c/d"));
     CHECK_EQ(parse(RESULTS("{\"id\":\"x\"}"), NULL), OOM_USAGE);
     CHECK(said("no trace in it"));
     CHECK_EQ(parse(TRACE, "a/b"), OOM_USAGE);
@@ -79,6 +81,10 @@ static void mistakes(void) {
         {"\"version\":1,", "", "no \"version\""},
         {"\"version\":1", "\"version\":1,\"version\":1", "stands twice"},
         {"oombench trace", "other trace", "'other trace'; 'oombench trace' is expected"},
+        {"oombench trace",
+         "\xc2\x9b"
+         "2J",
+         "'\\xc2\\x9b2J'; 'oombench"}, /* C1 is not for a terminal to obey */
         {"pytorch-2.11", "pytorch-0.4", "pytorch-0.4"},
         {"\"free_completed\"", "\"fly\"", "an unknown action"},
         {"[1,512,500,", "[2,512,500,", "an event of action 2; there are 2"},

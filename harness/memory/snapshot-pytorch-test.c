@@ -208,6 +208,8 @@ static void mistakes(void) {
         {"'max_split_size':20971520", "'max_split_size':-2", "max_split_size is -2"},
         {"'garbage_collection_threshold':0.5", "'garbage_collection_threshold':1.5", "from 0 to 1"},
         {"'4':3", "'5':3", "'5' is no power of two"},
+        {"'4':3", "'\033[2J':3", "'\\x1b[2J' is no power of two"},
+        {"'time_us':11", "'time_us':'\033[2J'", "time_us is '\\x1b[2J'"},
         {"'4':3", "'4':-3", "no whole number"},
         {"'max_split_size_mb:20'", "7", "PYTORCH_CUDA_ALLOC_CONF is 7; a text"},
     };

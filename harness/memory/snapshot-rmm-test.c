@@ -69,6 +69,7 @@ static void mistakes(void) {
         {HEADER "1,10:00,allocate,0x1,1,0x0\n", "column 2 (Time)"},
         {HEADER "1,10:00:00.,allocate,0x1,1,0x0\n", "column 2 (Time)"},
         {HEADER "1,10:00:00,resize,0x1,1,0x0\n", "column 3 (Action) is 'resize'"},
+        {HEADER "1,10:00:00,\033[2J,0x1,1,0x0\n", "column 3 (Action) is '\\x1b[2J'"},
         {HEADER "1,10:00:00,allocate,0x1,1,\n", "column 6 (Stream) is ''"},
         {HEADER FIRST "1,10:00:01,free,0x101,1024,0x0\n",
          "line 3: column 4 (Pointer) is '0x101'; a "

@@ -116,16 +116,16 @@ enum oom_status oom_weight_copies_free(struct oom_trainer *t) {
 
 struct oom_scaler_options oom_scaler_default(void) {
     return (struct oom_scaler_options){
-        .initial = 65536, .growth = 2, .backoff = 0.5F, .interval = 2000};
+        .initial = 65536, .growth = 2, .backoff = 0.5, .interval = 2000};
 }
 
 void oom_scaler_update(struct oom_scaler *scaler, const struct oom_scaler_options *options) {
     if (scaler->found) {
-        scaler->scale *= options->backoff;
+        scaler->scale = (float)((double)scaler->scale * options->backoff);
         scaler->clean = 0;
         scaler->skipped++;
     } else if (++scaler->clean == options->interval) {
-        float grown = scaler->scale * options->growth;
+        float grown = (float)((double)scaler->scale * options->growth);
         if (isfinite(grown)) scaler->scale = grown;
         scaler->clean = 0;
     }

@@ -65,9 +65,10 @@ enum oom_status oom_weight_copies_free(struct oom_trainer *t);
 
 /* As torch.amp.GradScaler: gradients are those of scale * loss; a step whose gradients are not all
  * finite is left out and the scale times `backoff`; after `interval` steps without one it grows by
- * `growth`, unless that is infinite. All factors in f32. */
+ * `growth`, unless that is infinite. The scale is
+ * f32, computed in f64 and rounded once. */
 struct oom_scaler_options {
-    float initial, growth, backoff;
+    double initial, growth, backoff;
     int interval;
 };
 

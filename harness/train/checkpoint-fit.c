@@ -68,8 +68,8 @@ static enum oom_status describe(struct search *s) {
     bool several = r->micro && r->samples > r->size;
     bool there = r->trainer.gradients == OOM_GRADIENTS_ZEROED;
     for (int i = 0; i < (several && !there ? 2 : 1); i++) {
-        OOM_TRY(oom_checkpoint_describe(&r->trainer, OOM_F32, r->size, there || i > 0,
-                                        &s->chain[i]));
+        OOM_TRY(
+            oom_checkpoint_describe(&r->trainer, OOM_F32, r->size, there || i > 0, &s->chain[i]));
         s->chains++;
     }
     return OOM_OK;
@@ -77,9 +77,9 @@ static enum oom_status describe(struct search *s) {
 
 static enum oom_status nothing_fits(const struct search *s, uint64_t least) {
     char capacity[16];
-    return oom_fail(OOM_USAGE, "checkpointing: nothing fits %s, down to the least budget of %llu bytes",
-                    oom_size_format(s->request.capacity, capacity, sizeof capacity),
-                    (unsigned long long)least);
+    return oom_fail(
+        OOM_USAGE, "checkpointing: nothing fits %s, down to the least budget of %llu bytes",
+        oom_size_format(s->request.capacity, capacity, sizeof capacity), (unsigned long long)least);
 }
 
 /* Schedule by schedule: each next budget is the largest that forbids the one before. */

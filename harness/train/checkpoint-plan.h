@@ -34,7 +34,8 @@
     X(FORWARD_FREE, "makes x(i+1), keeps nothing of the stage, frees x(i)") \
     X(FORWARD_CHECK, "makes x(i+1), keeps nothing of the stage but x(i): a checkpoint") \
     X(FORWARD_SAVE, "makes x(i+1), keeps x(i) and what the stage's backward needs") \
-    X(BACKWARD, "makes dx(i), frees dx(i+1), what was saved, x(i+1), and x(i) unless it is read on")
+    X(BACKWARD, "makes dx(i), frees dx(i+1), what was saved, x(i+1), and x(i) unless it is read " \
+                "on")
 
 enum oom_checkpoint_kind {
 #define X(name, prose) OOM_CHECKPOINT_##name,
@@ -94,8 +95,8 @@ int oom_checkpoint_sqrt(int stages);
 /* The least budget any schedule of the class stays within, in bytes, all that lives included. */
 enum oom_status oom_checkpoint_minimum(const struct oom_checkpoint_chain *chain, uint64_t *bytes);
 
-/* The schedule of least forward flops whose live bytes stay within the budget at every moment; below
- * the minimum OOM_USAGE, which states it. Exact: sizes are not discretised. */
+/* The schedule of least forward flops whose live bytes stay within the budget at every moment;
+ * below the minimum OOM_USAGE, which states it. Exact: sizes are not discretised. */
 enum oom_status oom_checkpoint_budget(const struct oom_checkpoint_chain *chain, uint64_t bytes,
                                       struct oom_checkpoint_schedule *out);
 

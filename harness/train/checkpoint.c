@@ -101,6 +101,8 @@ static enum oom_status measure_free(struct bench *b, int stage, struct measured 
     struct oom_tensor *x = &t->stages.boundary[stage];
     OOM_TRY(oom_scope_alloc(&t->scope, (uint64_t)x->elements * oom_dtype_bytes(x->dtype),
                             OOM_TAG_ACTIVATION, "copy", x));
+    x->dtype = kept.dtype;
+    x->elements = kept.elements;
     OOM_TRY(measure(b, OOM_CHECKPOINT_FORWARD_FREE, stage, NULL, out));
     *x = kept;
     return undo(b, stage);

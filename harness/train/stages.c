@@ -11,7 +11,9 @@ enum oom_status oom_stages_create(struct oom_stages *stages, int count, size_t s
     stages->kept = oom_host_calloc((size_t)count, stage_bytes);
     stages->boundary = oom_host_calloc((size_t)count, sizeof *stages->boundary);
     stages->offset = oom_host_calloc((size_t)count, sizeof *stages->offset);
-    if (stages->kept != NULL && stages->boundary != NULL && stages->offset != NULL) return OOM_OK;
+    stages->saved = oom_host_calloc((size_t)count, sizeof *stages->saved);
+    bool boundaries = stages->boundary != NULL && stages->kept != NULL;
+    if (boundaries && stages->offset != NULL && stages->saved != NULL) return OOM_OK;
     oom_stages_free(stages);
     return oom_fail(OOM_HOST_NOMEM, "a chain of %d stages", count);
 }
@@ -20,6 +22,7 @@ void oom_stages_free(struct oom_stages *stages) {
     oom_host_free(stages->kept);
     oom_host_free(stages->boundary);
     oom_host_free(stages->offset);
+    oom_host_free(stages->saved);
     *stages = (struct oom_stages){0};
 }
 
@@ -43,12 +46,21 @@ static struct oom_stage stage_of(struct oom_trainer *t, int i) {
 static enum oom_status forward(struct oom_trainer *t, int i, struct oom_keeping keeping) {
     struct oom_stage stage = stage_of(t, i);
     t->stages.keeping = keeping;
+    t->stages.saved[i] = keeping.saved;
     return oom_model_of(&t->options.spec)->forward(t, &stage);
 }
 
+/* Boundaries that no backward reads any more go, whoever made them: x(i+1), which a recomputed
+ * stage makes again, and x(i) where the stage below has yet to be recomputed. */
 static enum oom_status backward(struct oom_trainer *t, int i, struct oom_tensor *gradient) {
+    struct oom_stages *stages = &t->stages;
     struct oom_stage stage = stage_of(t, i);
-    return oom_model_of(&t->options.spec)->backward(t, &stage, gradient);
+    OOM_TRY(oom_model_of(&t->options.spec)->backward(t, &stage, gradient));
+    stages->saved[i] = false;
+    if (stages->schedule == NULL) return OOM_OK; /* the model has freed them all */
+    if (stage.out != NULL) OOM_TRY(oom_scope_free(&t->scope, stage.out));
+    if (i == 0 || stages->saved[i - 1]) return OOM_OK;
+    return oom_scope_free(&t->scope, stage.in);
 }
 
 /* ---- the mistakes of checkpointing ---- */

@@ -31,6 +31,7 @@ struct oom_stages {
     char *kept;                  /* count * stage_bytes */
     struct oom_tensor *boundary; /* x(0) .. x(count - 1); x(0) is not used: it is the batch's */
     uint32_t *offset;            /* the running random number at each stage's first forward */
+    bool *saved;                 /* by stage: its backward can run */
     struct oom_keeping keeping;  /* of the forward that runs */
     const struct oom_checkpoint_schedule *schedule; /* borrowed; NULL: every forward saves */
     int next;                                       /* operation of the schedule */

@@ -148,7 +148,7 @@ static enum oom_status prepare_amp(struct oom_trainer *t) {
     }
     OOM_TRY(oom_optimizer_prepare(t));
     if (!t->scaler.on) return OOM_OK;
-    t->scaler.scale = options->initial;
+    t->scaler.scale = (float)options->initial;
     OOM_TRY(oom_tensor_alloc(t->session, sizeof(int32_t), OOM_TAG_OTHER, "found", &t->found));
     return fill_zero(t, t->found.data, sizeof(int32_t));
 }

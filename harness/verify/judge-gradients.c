@@ -119,7 +119,9 @@ static const char *out_of_bound(struct oom_proceedings *p, int step, struct wors
     int64_t nominal =
         step == job->steps - 1 && job->last_samples > 0 ? job->last_samples : job->samples;
     int64_t samples = job->micro ? nominal : done->samples;
-    int64_t terms = samples * oom_spec_rows(&job->trainer.spec);
+    const struct oom_model_spec *spec = &job->trainer.spec;
+    int64_t pixels = spec->kind == OOM_MODEL_CNN ? spec->image * spec->image : 1;
+    int64_t terms = samples * oom_spec_rows(spec) * pixels; /* of the longest sum over the batch */
     const struct oom_truth *truth;
     float *found = NULL;
     bool pass = false;
@@ -177,7 +179,7 @@ void oom_judge_gradients(struct oom_proceedings *p) {
         oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_REACHED, "no finished step");
         return;
     }
-    if (!c->bitwise && !c->bounded) {
+    if (!c->bitwise && !c->bounded && !c->curve) {
         oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_REACHED, "nothing to compare with");
         return;
     }

@@ -20,8 +20,8 @@ enum oom_status oom_skip_ready(struct oom_skip_watch *watch, struct oom_trainer 
         const struct oom_parameter *p = &t->parameters[i];
         if (p->gradient.data == 0) continue;
         uint64_t bytes = (uint64_t)oom_parameter_n(p) * sizeof(float);
-        OOM_TRY(oom_tensor_read(t->session, p->gradient, bytes, count_nonfinite,
-                                &watch->nonfinite));
+        OOM_TRY(
+            oom_tensor_read(t->session, p->gradient, bytes, count_nonfinite, &watch->nonfinite));
     }
     return OOM_OK;
 }

@@ -13,9 +13,9 @@
 
 /* The step in hand. */
 struct oom_skip_watch {
-    bool left_out; /* as the trainer says */
+    bool left_out;                /* as the trainer says */
     struct oom_state_print ready; /* when all gradients were there */
-    uint64_t nonfinite; /* elements of them that are not finite */
+    uint64_t nonfinite;           /* elements of them that are not finite */
 };
 
 /* When all gradients are there and one of them is not finite. */

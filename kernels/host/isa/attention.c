@@ -11,6 +11,9 @@
  * cut in halves down to triangles of 8 rows, and no future row is ever read into a sum. A NaN in a
  * later token cannot reach an earlier one.
  *
+ * Halves: everything is computed in f32; sums that grow over tiles stay in the thread's scratch (dq
+ * of the tiled backward in the workspace) and are rounded once, when they are done.
+ *
  * Traffic of a head, in elements: materialised, T^2/2 for every score array read or written and
  * T D for q, k, v, out; blocks of rows read k and v again from L2. Tiled, T D for q and out and
  * T^2 D / (2 * 64) for k and v; the tile of scores (64 x 64) stays in the thread's scratch. The

@@ -7,6 +7,9 @@
  * never show in the bits. Flops 2MNK. Traffic from beyond L2: A once per block of columns, B once,
  * C once per block of k, read and written.
  *
+ * Halves are converted to f32 by the pass that packs them, so the chains are those of f32; a C of
+ * halves is rounded tile by tile after the last block of k.
+ *
  * Packing costs one pass over the operand and is left out where the product is too small to earn
  * it back (measured; see blocks_choose).
  */
