@@ -332,9 +332,11 @@ struct oom_conv_backward_weight_args {
  * mean = sum c x / M; var = sum c (x - mean)^2 / M; rstd = 1 / sqrt(var + eps);
  * out = (x - mean) * rstd * gamma + beta;
  * running = (1 - momentum) * running + momentum * value, of the mean and of the unbiased variance
- * sum c (x - mean)^2 / (M - 1), as PyTorch. Sums are one chain over rows per channel, from 0.
- * x, out (B,E,C); the others (C) wide, but counts (B) wide. counts or 0; both of running or 0, and
- * with them M must be above 1 (refused where B E is 1 without counts). */
+ * sum c (x - mean)^2 / (M - 1), as PyTorch. Sums are one chain over rows per channel from 0,
+ * compensated (Kahan 1965: each addition takes back what the last one lost), as no cut of a batch
+ * can keep them anyway and their error reaches every row. x, out (B,E,C); the others (C) wide, but
+ * counts (B) wide. counts or 0; both of running or 0, and with them M must be above 1 (refused
+ * where B E is 1 without counts). */
 struct oom_batchnorm_forward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels;
@@ -356,8 +358,9 @@ struct oom_batchnorm_infer_args {
 /* xhat = (x - mean) * rstd; dout of a sample is the gradient that all its occurrences receive, dx
  * likewise:
  * dx = residual + gamma * rstd * (dout - c * sum(dout) / M - c * xhat * sum(dout * xhat) / M);
- * dgamma += sum of dout * xhat; dbeta += sum of dout. The sums over rows for dx are chains from 0,
- * those for dgamma and dbeta from the destination. residual (B,E,C) or 0, counts (B) or 0. */
+ * dgamma += sum of dout * xhat; dbeta += sum of dout. The sums over rows for dx are compensated
+ * chains from 0, those for dgamma and dbeta plain ones from the destination. residual (B,E,C) or 0,
+ * counts (B) or 0. */
 struct oom_batchnorm_backward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels;

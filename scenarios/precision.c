@@ -4,6 +4,8 @@
  */
 #include "scenarios/situation.h"
 
+#include <stddef.h>
+
 enum { BATCH = 64, CURVE_STEPS = 31 };
 
 static const double need = 1.15;
@@ -19,23 +21,73 @@ enum variant {
     CURVE,      /* 30 steps, their losses and where they lead */
 };
 
-/* ---- models ---- */
+/* ---- models: few layers, whose roundings add up; as long samples as it takes ---- */
 
-/* Narrow and of many rows: the weight of a row in the loss is 1 / 2^18. */
-static enum oom_status underflowing(struct oom_situation *s, struct oom_model_spec *out) {
-    out->width = 8;
-    out->rows = 4096;
-    return oom_situation_depth(s, BATCH, need, out);
+static const struct shape {
+    const char *text;
+    size_t length;   /* the field of the spec that is searched, */
+    int64_t at_once; /* a multiple of this, */
+    int64_t longest; /* up to this: above it the model becomes wider */
+} shapes[OOM_MODEL_COUNT] = {
+    [OOM_MODEL_GPT] = {"gpt,layers=4,width=32,heads=4", offsetof(struct oom_model_spec, context), 1,
+                       256},
+    [OOM_MODEL_MLP] = {"mlp,layers=4,width=32", offsetof(struct oom_model_spec, rows), 1, 4096},
+    [OOM_MODEL_CNN] = {"cnn,layers=2,width=8", offsetof(struct oom_model_spec, image), 2, 64},
+};
+
+static enum oom_status reaches(const struct oom_situation *s, const struct oom_model_spec *spec,
+                               bool *enough) {
+    struct oom_job job = oom_situation_job(s, spec, BATCH, 1);
+    uint64_t bytes = 0;
+    OOM_TRY(oom_situation_need(&job, &bytes));
+    *enough = (double)bytes >= need * (double)s->options->capacity;
+    return OOM_OK;
 }
+
+/* The least length that needs what is wanted; *enough false: the longest does not. */
+static enum oom_status search_length(const struct oom_situation *s, const struct shape *shape,
+                                     struct oom_model_spec *spec, bool *enough) {
+    int64_t *length = (int64_t *)(void *)((char *)spec + shape->length);
+    int64_t low = 0, high = shape->longest / shape->at_once;
+    *length = high * shape->at_once;
+    OOM_TRY(reaches(s, spec, enough));
+    while (*enough && high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        bool more = false;
+        *length = middle * shape->at_once;
+        OOM_TRY(reaches(s, spec, &more));
+        *(more ? &high : &low) = middle;
+    }
+    *length = high * shape->at_once;
+    return OOM_OK;
+}
+
+static enum oom_status search_shape(const struct oom_situation *s, const struct shape *shape,
+                                    struct oom_model_spec *spec) {
+    for (bool enough = false;; spec->width *= 2, spec->heads *= 2) {
+        OOM_TRY(search_length(s, shape, spec, &enough));
+        if (enough) return OOM_OK;
+    }
+}
+
+/* Narrow and of so many rows that one weighs about 2^-18 in the loss. */
+static const struct shape underflowing = {"mlp,layers=2,width=8",
+                                          offsetof(struct oom_model_spec, rows), 1, 65536};
 
 static enum oom_status model_of(struct oom_situation *s, const struct oom_row *row,
                                 struct oom_model_spec *out) {
     if (row->choice == CURVE) { /* small: its jobs take 31 steps each */
         return oom_model_spec_parse("gpt,layers=3,width=32,heads=4,vocab=128,batch=32", out);
     }
-    OOM_TRY(oom_situation_model(s, row->model, BATCH, need, out));
+    const struct shape *shape = row->choice == UNDERFLOW ? &underflowing : &shapes[row->model];
+    if (s->options->model != NULL) {
+        OOM_TRY(oom_situation_model(s, row->model, BATCH, need, out));
+    } else {
+        OOM_TRY(oom_model_spec_parse(shape->text, out));
+        OOM_TRY(search_shape(s, shape, out));
+    }
     if (row->choice == GROUP_NORM) out->norm = OOM_IMAGE_NORM_GROUP;
-    return row->choice == UNDERFLOW ? underflowing(s, out) : OOM_OK;
+    return OOM_OK;
 }
 
 /* ---- jobs ---- */
@@ -110,18 +162,18 @@ static enum oom_status make_bf16(struct oom_situation *s, const struct oom_row *
 
 static const struct oom_row rows[] = {
     {F16, NULL, GPT, .quick = true, .make = make_f16, .choice = PLAIN},
-    {F16, NULL, MLP, .make = make_f16, .choice = PLAIN},
-    {F16, NULL, CNN, .make = make_f16, .choice = PLAIN},
-    {F16, "group_norm", CNN, .make = make_f16, .choice = GROUP_NORM},
+    {F16, NULL, MLP, .small = true, .make = make_f16, .choice = PLAIN},
+    {F16, NULL, CNN, .small = true, .make = make_f16, .choice = PLAIN},
+    {F16, "group_norm", CNN, .small = true, .make = make_f16, .choice = GROUP_NORM},
     {F16, "overflow", GPT, .quick = true, .small = true, .make = make_f16, .choice = OVERFLOW},
     {F16, "underflow", MLP, .small = true, .make = make_f16, .choice = UNDERFLOW},
     {F16, "accumulation", GPT, .small = true, .make = make_f16, .choice = WINDOW},
     {F16, "large_mean", GPT, .small = true, .make = make_f16, .choice = LARGE_MEAN},
     {F16, "curve", GPT, .small = true, .make = make_f16, .choice = CURVE},
     {BF16, NULL, GPT, .quick = true, .make = make_bf16, .choice = PLAIN},
-    {BF16, NULL, MLP, .make = make_bf16, .choice = PLAIN},
-    {BF16, NULL, CNN, .make = make_bf16, .choice = PLAIN},
-    {BF16, "group_norm", CNN, .make = make_bf16, .choice = GROUP_NORM},
+    {BF16, NULL, MLP, .small = true, .make = make_bf16, .choice = PLAIN},
+    {BF16, NULL, CNN, .small = true, .make = make_bf16, .choice = PLAIN},
+    {BF16, "group_norm", CNN, .small = true, .make = make_bf16, .choice = GROUP_NORM},
     {BF16, "large_mean", GPT, .small = true, .make = make_bf16, .choice = LARGE_MEAN},
     {BF16, "curve", GPT, .small = true, .make = make_bf16, .choice = CURVE},
     {0},

@@ -6,6 +6,7 @@
 
 #include "harness/base/nearest.h"
 #include "harness/base/sizes.h"
+#include "harness/cli/explain-tables.h"
 #include "harness/cli/run-options.h"
 
 #include <stdio.h>
@@ -81,6 +82,41 @@ static void figure_model(const struct figures *f, char *out, size_t n) {
     snprintf(out, n, "%s", text);
 }
 
+/* ---- tables ---- */
+
+static void print_table(enum oom_status (*make)(const struct oom_job *job,
+                                                char out[OOM_EXPLAIN_TABLE_MAX]),
+                        const struct figures *f, char *out, size_t n) {
+    char text[OOM_EXPLAIN_TABLE_MAX];
+    enum oom_status status = make(&f->job, text);
+    snprintf(out, n, "%s", status == OOM_OK ? text : oom_failure_last()->message);
+    if (status != OOM_OK) oom_failure_clear();
+    size_t used = strlen(out);
+    if (used > 0 && out[used - 1] == '\n') out[used - 1] = 0;
+}
+
+static void figure_depths(const struct figures *f, char *out, size_t n) {
+    print_table(oom_explain_depths, f, out, n);
+}
+
+static void figure_budgets(const struct figures *f, char *out, size_t n) {
+    print_table(oom_explain_budgets, f, out, n);
+}
+
+static void figure_stages(const struct figures *f, char *out, size_t n) {
+    const struct oom_model_spec *spec = &f->job.trainer.spec;
+    print_number(oom_model_of(spec)->stages(spec), out, n);
+}
+
+static void figure_again(const struct figures *f, char *out, size_t n) {
+    print_number(f->with.recomputed, out, n);
+}
+
+static void figure_extra(const struct figures *f, char *out, size_t n) {
+    double once = f->with.forward_flops;
+    snprintf(out, n, "%.2f", once > 0 ? f->with.again_flops / once : 0);
+}
+
 static void figure_site(const struct figures *f, char *out, size_t n) {
     snprintf(out, n, "%s", f->failed.oom.site);
 }
@@ -107,13 +143,18 @@ static const struct {
     {"site", figure_site},
     {"model", figure_model},
     {"heads", figure_heads},
+    {"stages", figure_stages},
+    {"again", figure_again},
+    {"extra", figure_extra},
+    {"depths", figure_depths},
+    {"budgets", figure_budgets},
 };
 
 static void print_figure(const struct figures *f, const char *name, size_t length) {
     for (size_t i = 0; i < sizeof figure_table / sizeof figure_table[0]; i++) {
         if (strlen(figure_table[i].name) != length) continue;
         if (strncmp(figure_table[i].name, name, length) != 0) continue;
-        char text[OOM_SPEC_TEXT_MAX];
+        char text[OOM_EXPLAIN_TABLE_MAX];
         figure_table[i].print(f, text, sizeof text);
         fputs(text, stdout);
         return;

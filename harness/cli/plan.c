@@ -7,7 +7,7 @@
 #include "harness/base/options.h"
 #include "harness/base/sizes.h"
 #include "harness/base/text.h"
-#include "harness/train/plan.h"
+#include "harness/train/checkpoint-fit.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +16,7 @@
 struct plan_command {
     uint64_t capacity;
     const char *alloc_conf, *profile, *json;
+    const char *checkpoint;
     int64_t batch;
     bool sgd, zeroed, help;
     int micro;
@@ -32,6 +33,9 @@ static const struct oom_option rows[] = {
      .help = "whose decisions the caching allocator makes: pytorch-2.13, pytorch-2.11, fixed"},
     {"micro", 0, OOM_OPTION_INT, AT(micro), .min = 0, .max = 1048576, .fallback = "0",
      .metavar = "N", .help = "accumulate over micro-batches of N samples; 0: the batch in one"},
+    {"checkpoint", 0, OOM_OPTION_TEXT, AT(checkpoint), .fallback = "none", .metavar = "HOW",
+     .help = "none; sqrt: the inputs of about sqrt(n) segments; fit: by the largest budget that "
+             "fits the capacity; SIZE: by a budget of so many live bytes"},
     {"sgd", 0, OOM_OPTION_FLAG, AT(sgd), .help = "SGD with momentum (default: AdamW)"},
     {"zeroed", 0, OOM_OPTION_FLAG, AT(zeroed),
      .help = "keep gradients and fill them with zeros (default: free them after each step)"},
@@ -45,6 +49,7 @@ struct answer {
     struct oom_model_spec spec;
     struct oom_plan_request request;
     struct oom_plan unlimited, capped;
+    struct oom_checkpoint_fit fit;
     int64_t largest;
 };
 
@@ -55,6 +60,30 @@ static enum oom_status fits(void *context, int64_t size, bool *out) {
     request.size = size;
     OOM_TRY(oom_plan_run(&request, &plan));
     *out = plan.fits;
+    return OOM_OK;
+}
+
+static enum oom_status read_checkpoint(const char *text, struct oom_trainer_options *out) {
+    if (strcmp(text, "none") == 0) return OOM_OK;
+    out->checkpointing = OOM_CHECKPOINTING_SQRT;
+    if (strcmp(text, "sqrt") == 0) return OOM_OK;
+    out->checkpointing = OOM_CHECKPOINTING_BUDGET;
+    if (strcmp(text, "fit") == 0) return OOM_OK;
+    OOM_TRY(
+        oom_size_parse("--checkpoint (none, sqrt, fit or a size)", text, &out->checkpoint_budget));
+    if (out->checkpoint_budget > 0) return OOM_OK;
+    return oom_fail(OOM_USAGE, "--checkpoint 0: a budget is at least a byte");
+}
+
+/* What the largest budget is depends on the capacity, also for what it needs without limit. */
+static enum oom_status choose_budget(struct answer *a, uint64_t capacity) {
+    struct oom_trainer_options *options = &a->request.trainer;
+    if (options->checkpointing != OOM_CHECKPOINTING_BUDGET) return OOM_OK;
+    if (options->checkpoint_budget > 0) return OOM_OK;
+    struct oom_plan_request request = a->request;
+    request.capacity = capacity;
+    OOM_TRY(oom_checkpoint_fit(&request, &a->fit));
+    options->checkpoint_budget = a->fit.budget;
     return OOM_OK;
 }
 
@@ -73,11 +102,29 @@ static enum oom_status make(const struct plan_command *c, struct answer *a) {
         .size = c->micro > 0 ? c->micro : a->spec.batch,
         .micro = c->micro > 0,
         .steps = OOM_PLAN_STEPS};
+    OOM_TRY(read_checkpoint(c->checkpoint, &a->request.trainer));
+    OOM_TRY(choose_budget(a, c->capacity));
     OOM_TRY(oom_plan_run(&a->request, &a->unlimited));
     a->request.capacity = c->capacity;
     OOM_TRY(oom_plan_run(&a->request, &a->capped));
+    if (a->request.trainer.checkpointing == OOM_CHECKPOINTING_BUDGET) return OOM_OK;
     int64_t most = a->request.micro ? a->spec.batch : 1 << 20;
     return oom_largest_fit(&a->request, fits, most, &a->largest);
+}
+
+static void print_checkpointing(const struct answer *a) {
+    const struct oom_trainer_options *options = &a->request.trainer;
+    char size[16], available[16];
+    if (options->checkpointing == OOM_CHECKPOINTING_OFF) return;
+    printf("again     %d forwards of stages, %.3f of one forward of all\n", a->unlimited.recomputed,
+           a->unlimited.extra_forward);
+    if (options->checkpointing == OOM_CHECKPOINTING_SQRT) return;
+    printf("budget    %s of live bytes\n",
+           oom_size_format(options->checkpoint_budget, size, sizeof size));
+    if (a->fit.budget == 0) return;
+    printf("            of %s; %d larger ones were passed by, as their reserved bytes do not fit\n",
+           oom_size_format(a->fit.available, available, sizeof available), a->fit.passed);
+    printf("            by live bytes alone %.3f of one forward\n", a->fit.live_share);
 }
 
 static void print(const struct plan_command *c, const struct answer *a) {
@@ -92,6 +139,7 @@ static void print(const struct plan_command *c, const struct answer *a) {
         printf("            %-14s %s\n", oom_tag_name((enum oom_tag)i),
                oom_size_format(a->unlimited.tag_at_peak[i], size, sizeof size));
     }
+    print_checkpointing(a);
     printf("capacity  %s: %s\n", oom_size_format(c->capacity, size, sizeof size),
            a->capped.fits ? "fits" : "does not fit");
     if (a->capped.fits) {
@@ -102,6 +150,7 @@ static void print(const struct plan_command *c, const struct answer *a) {
         printf("            fails in %s at '%s', which wants %s\n", oom_phase_name(failed->phase),
                failed->report.site, oom_size_format(failed->report.requested, size, sizeof size));
     }
+    if (a->request.trainer.checkpointing == OOM_CHECKPOINTING_BUDGET) return;
     const char *what = a->request.micro ? "micro-batch" : "batch";
     if (a->largest == 0) {
         printf("largest   not even a %s of 1 fits\n", what);
@@ -146,7 +195,7 @@ int oom_verb_plan(int argc, char **argv) {
     if (status == OOM_OK)
         status = oom_options_parse(&table, argc, argv, &command, operands, &count, NULL);
     if (status == OOM_OK && command.help) {
-        printf("usage: oombench plan MODEL [options]\n\nMODEL is gpt or mlp with keys: "
+        printf("usage: oombench plan MODEL [options]\n\nMODEL is mlp, gpt or cnn with keys: "
                "gpt,layers=4,width=64,batch=32\n\n");
         oom_options_help(&table, stdout, oom_terminal_columns(1));
         return OOM_EXIT_OK;

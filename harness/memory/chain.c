@@ -460,7 +460,7 @@ bool oom_chain_fits(const struct oom_allocator *a, const struct oom_request *req
 bool oom_chain_fits_unsearched(const struct oom_allocator *a, const struct oom_request *request,
                                uint64_t address) {
     const struct oom_block *found = find_fit(a, request);
-    if (found != NULL && found->address == address) return false;
+    if (found == NULL || found->address == address) return false;
     return place_is_mapped(a, request) && oom_expandable_place(request)->address == address;
 }
 

@@ -28,7 +28,7 @@ enum oom_status oom_allocator_complete(struct oom_allocator *allocator, oom_devp
 bool oom_allocator_fits(const struct oom_allocator *allocator, struct oom_pool_id pool,
                         uint64_t stream, uint64_t bytes);
 
-/* It would take the block at `address` where it would map more, and its search another or none. */
+/* It would take the block at `address` where it would map more, but its search another. */
 bool oom_allocator_fits_unsearched(const struct oom_allocator *allocator, struct oom_pool_id pool,
                                    uint64_t stream, uint64_t bytes, uint64_t address);
 

@@ -205,7 +205,8 @@ static enum oom_status complete_all(struct drive *drive, uint64_t first, uint64_
 static enum oom_status complete_ready(struct drive *drive, const struct oom_replay_group *group,
                                       uint64_t *at, enum oom_replay_giver *giver) {
     const struct oom_recording *r = drive->recording;
-    drive->unserved = false;
+    drive->unserved = group->request && group->completions > 0 &&
+                      !oom_replay_fits(r, drive->allocator, group->end);
     bool retry_seen = false, releases = group->releases_any || fails_outright(group);
     *giver = group->request ? OOM_GIVER_REQUEST : OOM_GIVER_PROGRAM;
     *at = group->end;
@@ -241,9 +242,9 @@ static enum oom_status run_direct(struct drive *drive, const struct oom_replay_g
     return OOM_OK;
 }
 
-/* The release, done now, was a request's own, after which it does not search again. Where it took
- * nothing new that shows if it took what a search would not: where it would have mapped more,
- * enough was mapped already. */
+/* The release was a request's own, after which it does not search again. Where it took nothing new
+ * that shows if it took what a search would not: where it would have mapped more, enough was mapped
+ * already. */
 static bool searched_before(const struct drive *drive, const struct oom_replay_group *group,
                             enum oom_replay_giver giver) {
     const struct oom_recording *r = drive->recording;
@@ -268,6 +269,7 @@ static enum oom_status run_group(struct drive *drive, const struct oom_replay_gr
     if (group->releases_any) OOM_TRY(retire_pools(drive, group));
     OOM_TRY(complete_ready(drive, group, at, &giver));
     bool released = giver != OOM_GIVER_REQUEST && (group->releases || giver == OOM_GIVER_RETRY);
+    if (!group->releases_any) released |= searched_before(drive, group, giver); /* it only waited */
     if (released) OOM_TRY(release(drive, group->first, group->taking));
     if (released && searched_before(drive, group, giver)) {
         oom_allocator_skip_search(drive->allocator);

@@ -6,7 +6,7 @@
 
 void replay_random_test(void);
 
-enum { SEEDS = 3, CUTS = 4 };
+enum { SEEDS = 8, CUTS = 4 };
 
 static const struct recorder_script scripts[] = {
     /* capacity: in MiB here; 0 is 400 */
@@ -29,6 +29,38 @@ static const struct recorder_script scripts[] = {
     {.conf = "backend:direct", .capacity = 150, .streams = 2, .held = 100},
     {.conf = "expandable_segments:True", .streams = 1, .release = 3},
     {.conf = "expandable_segments:True", .streams = 3, .release = 3, .held = 100, .pools = 20},
+    {.conf = "expandable_segments:True",
+     .capacity = 120,
+     .streams = 3,
+     .release = 10,
+     .held = 100,
+     .pools = 20},
+    {.conf = "expandable_segments:True,max_split_size_mb:24",
+     .capacity = 120,
+     .streams = 2,
+     .release = 10,
+     .held = 100,
+     .pools = 20},
+    {.conf = "expandable_segments:True,garbage_collection_threshold:0.5,"
+             "per_process_memory_fraction:0.8",
+     .capacity = 200,
+     .streams = 2,
+     .release = 10,
+     .held = 100,
+     .pools = 20},
+};
+
+/* Of the first 400 of each those in which something happens that is rare. */
+static const struct {
+    size_t script;
+    uint64_t seed;
+} rare[] = {
+    {1, 345},  {13, 197},            /* pools made in another order than used */
+    {10, 99},  {11, 54},             /* a range where pages of others just were, */
+    {12, 96},  {12, 97},             /* or where they reached to */
+    {12, 51},  {12, 75},             /* oversize for the search, not where pages are mapped */
+    {10, 104}, {12, 56},  {12, 188}, /* a retry that takes nothing new, */
+    {12, 208}, {12, 291},            /* nor gives anything back */
 };
 
 static void check(const struct oom_snapshot *snapshot, const struct recorder *recorder,
@@ -78,8 +110,13 @@ static void run_script(const struct recorder_script *script, uint64_t seed) {
 
 void replay_random_test(void) {
     for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
-        TEST("replay: random recordings match under '%s', %d streams%s", scripts[i].conf,
-             scripts[i].streams, scripts[i].pools > 0 ? ", private pools, held frees" : "");
+        TEST("replay: random recordings match under '%s', %d streams%s, %d MiB", scripts[i].conf,
+             scripts[i].streams, scripts[i].pools > 0 ? ", private pools, held frees" : "",
+             (int)(scripts[i].capacity != 0 ? scripts[i].capacity : 400));
         for (uint64_t seed = 1; seed <= SEEDS; seed++) run_script(&scripts[i], seed);
+    }
+    TEST("replay: random recordings match where something rare happens");
+    for (size_t i = 0; i < sizeof rare / sizeof rare[0]; i++) {
+        run_script(&scripts[rare[i].script], rare[i].seed);
     }
 }

@@ -154,6 +154,10 @@ static enum oom_status convolve_back(struct oom_trainer *t, const struct oom_uni
     return oom_run(t->session, OOM_OP_CONV_BACKWARD_WEIGHT, &args);
 }
 
+static enum oom_status be_watched(struct oom_trainer *t, const struct oom_unit_seen *seen) {
+    return t->watch.unit == NULL ? OOM_OK : t->watch.unit(t->watch.context, seen);
+}
+
 enum oom_status oom_unit_backward(struct oom_trainer *t, const struct oom_unit *u,
                                   const struct oom_tensor *x, struct oom_unit_saved *k,
                                   const struct oom_tensor *dout, struct oom_tensor *dx) {
@@ -162,6 +166,7 @@ enum oom_status oom_unit_backward(struct oom_trainer *t, const struct oom_unit *
     OOM_TRY(oom_activation_of(t, u->dtype, u->conv.batch * u->elements, u->index, "dconvolution",
                               &dconv));
     OOM_TRY(norm_backward(t, u, k, dout, &dconv));
+    OOM_TRY(be_watched(t, &(struct oom_unit_seen){u, k, x, dout, &dconv}));
     OOM_TRY(oom_drop(t, &k->conv));
     OOM_TRY(oom_drop(t, &k->mean));
     OOM_TRY(oom_drop(t, &k->rstd));

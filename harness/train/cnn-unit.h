@@ -26,6 +26,13 @@ struct oom_unit_saved {
     struct oom_tensor conv, mean, rstd;
 };
 
+/* What the gradients of a unit's parameters are sums of: trainer->watch is told. */
+struct oom_unit_seen {
+    const struct oom_unit *unit;
+    const struct oom_unit_saved *saved;
+    const struct oom_tensor *x, *dout, *dconv;
+};
+
 /* out = norm(conv(x)), a new tensor. */
 enum oom_status oom_unit_forward(struct oom_trainer *t, const struct oom_unit *u,
                                  const struct oom_tensor *x, struct oom_unit_saved *k,

@@ -9,6 +9,7 @@ struct stage {
     struct oom_session session;
     struct oom_trainer *trainer;
     struct oom_sizing sizing;
+    double flops;
 };
 
 static void make_window(void *context, int64_t samples, struct oom_window *out) {
@@ -39,6 +40,7 @@ static enum oom_status run_steps(struct stage *stage) {
                                         .most = request->size};
     struct oom_windows windows = {stage, make_window};
     for (int step = 0; step < request->steps; step++) {
+        stage->flops = 0;
         OOM_TRY(oom_sized_step(&stage->sizing, stage->trainer, step, request->samples,
                                request->samples, windows));
     }
@@ -53,6 +55,12 @@ static void fill_in(struct stage *stage, struct oom_plan *out) {
     out->peak_reserved = (uint64_t)stats->reserved_bytes[OOM_POOL_ALL].peak;
     out->peak_allocated = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].peak;
     for (int i = 0; i < OOM_TAG_COUNT; i++) out->tag_at_peak[i] = stats->tag_at_peak[i];
+    if (stage->trainer == NULL) return;
+    const struct oom_stages *stages = &stage->trainer->stages;
+    out->recomputed = stages->recomputed;
+    if (stages->first_flops > 0) out->extra_forward = stages->again_flops / stages->first_flops;
+    double rest = stage->flops - stages->again_flops;
+    if (rest > 0) out->extra_step = stages->again_flops / rest;
 }
 
 /* Before the first attempt (setup does not fit) there is no record of one. */
@@ -74,6 +82,7 @@ enum oom_status oom_plan_run(const struct oom_plan_request *request, struct oom_
     *out = (struct oom_plan){0};
     OOM_TRY(oom_dry_open(&options, &stage.session.device));
     stage.session.dtype = OOM_F32;
+    stage.session.flops = &stage.flops;
     enum oom_status status =
         oom_allocator_create(stage.session.device, &settings, &stage.session.allocator);
     if (status == OOM_OK) {

@@ -33,6 +33,9 @@ struct oom_plan {
     uint64_t peak_device, peak_reserved, peak_allocated; /* bytes */
     uint64_t tag_at_peak[OOM_TAG_COUNT];                 /* of peak_allocated */
     struct oom_attempt failed;                           /* when it does not fit */
+    int recomputed;       /* checkpointing, of the last step: forwards that ran again */
+    double extra_forward; /* their flops / those of one forward */
+    double extra_step;    /* their flops / those of all else in the step */
 };
 
 enum oom_status oom_plan_run(const struct oom_plan_request *request, struct oom_plan *out);

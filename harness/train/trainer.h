@@ -18,7 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct oom_loop; /* loop.h */
+struct oom_loop;      /* loop.h */
+struct oom_unit_seen; /* cnn-unit.h */
 
 /* ---- parameters ---- */
 
@@ -114,6 +115,13 @@ struct oom_trainer_options {
 
 /* ---- the trainer ---- */
 
+/* Told of every unit of a cnn in its backward, while all that its gradients are made of is there.
+ * May fail. */
+struct oom_watch {
+    void *context;
+    enum oom_status (*unit)(void *context, const struct oom_unit_seen *seen);
+};
+
 struct oom_trainer {
     struct oom_session *session; /* borrowed */
     struct oom_trainer_options options;
@@ -137,6 +145,7 @@ struct oom_trainer {
     int micro_batch;              /* its number in the window, from 0 */
     int gradients_written;        /* how many parameter gradients this step has begun to add to */
     struct oom_branches branches; /* zero: not looked at */
+    struct oom_watch watch;       /* zero: likewise */
     struct oom_loop *loop;        /* borrowed; NULL: nothing happens beside the steps */
     bool evaluating;              /* nothing is kept for backward, nothing is dropped out */
     bool recomputing;             /* this forward has been before: statistics do not count it */

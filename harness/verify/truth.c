@@ -1,6 +1,7 @@
 #include "harness/verify/truth.h"
 
 #include "harness/verify/compare.h"
+#include "harness/verify/truth-magnitude.h"
 #include "kernels/hostmem.h"
 
 #include <errno.h>
@@ -20,7 +21,8 @@ struct maker {
     double coefficient;       /* of the sample in hand */
     bool judged;              /* branches were looked at before */
     double *counts, *weights; /* batch norm: of each identity */
-    int64_t at;               /* element, while gradients are added */
+    struct oom_magnitude terms;
+    int64_t at; /* element, while gradients are added */
 };
 
 /* ---- the device: large enough for what runs at once, in f64 ---- */
@@ -41,7 +43,8 @@ static enum oom_status open_session(struct maker *m) {
                                        .steps = 1};
     struct oom_plan plan;
     OOM_TRY(oom_plan_run(&request, &plan));
-    struct oom_device_options options = {.capacity = 2 * plan.peak_device + (64u << 20),
+    uint64_t scratch = oom_magnitude_bytes(&trainer.spec);
+    struct oom_device_options options = {.capacity = 2 * plan.peak_device + scratch + (64u << 20),
                                          .isa = m->job->isa,
                                          .threads = m->job->threads};
     struct oom_allocator_settings settings = oom_allocator_settings_default();
@@ -192,6 +195,8 @@ static enum oom_status see_branches(void *context, const struct oom_kink *kink) 
 
 /* ---- the sum ---- */
 
+enum { ALL = -1 }; /* in place of an identity */
+
 /* How often an identity stands in the window, and with what weight. */
 static double count_of(const struct maker *m, int64_t identity, double *weight) {
     double count = 0;
@@ -224,41 +229,60 @@ static enum oom_status add_gradients(struct maker *m) {
     return OOM_OK;
 }
 
+static enum oom_status run(struct maker *m, const struct oom_window *alone, int64_t begin,
+                           int64_t end, struct oom_weighing weighing) {
+    OOM_TRY(oom_trainer_begin_step(m->trainer));
+    OOM_TRY(oom_trainer_clear_gradients(m->trainer));
+    return oom_trainer_micro_batch(m->trainer, alone, begin, end, weighing);
+}
+
 /* The gradient of samples [begin, end) of `alone`, times the coefficient. */
 static enum oom_status add(struct maker *m, const struct oom_window *alone, int64_t begin,
                            int64_t end, struct oom_weighing weighing) {
-    struct oom_trainer *t = m->trainer;
     double loss;
-    OOM_TRY(oom_trainer_begin_step(t));
-    OOM_TRY(oom_trainer_clear_gradients(t));
-    OOM_TRY(oom_trainer_micro_batch(t, alone, begin, end, weighing));
-    OOM_TRY(oom_trainer_read_loss(t, &loss));
+    OOM_TRY(run(m, alone, begin, end, weighing));
+    OOM_TRY(oom_trainer_read_loss(m->trainer, &loss));
     m->truth->loss += m->coefficient * loss;
     m->truth->loss_magnitude += m->coefficient * fabs(loss);
     return add_gradients(m);
 }
 
+/* Its terms are those of the window, times the coefficient. */
 static enum oom_status add_alone(struct maker *m, const struct oom_window *alone, int64_t p) {
     double weight;
     count_of(m, p, &weight);
     m->coefficient = weight / m->window.total;
+    oom_magnitude_watch(&m->terms, m->coefficient);
     return add(m, alone, p, p + 1, (struct oom_weighing){.divisor = 1.0});
 }
 
 /* Batch norm: all identities together, as often in the statistics as they stand in the window; the
- * loss of one of them at a time. */
-static enum oom_status add_together(struct maker *m, const struct oom_window *alone, int64_t p) {
-    int64_t n = alone->samples;
-    for (int64_t i = 0; i < n; i++) {
+ * loss of identity p, or of all. */
+static struct oom_weighing together(struct maker *m, int64_t p) {
+    for (int64_t i = 0; i < m->job->distinct; i++) {
         double weight;
         m->counts[i] = count_of(m, i, &weight);
-        m->weights[i] = i == p ? weight : 0;
+        m->weights[i] = p == ALL || p == i ? weight : 0;
     }
-    m->coefficient = 1;
-    struct oom_weighing weighing = {
+    return (struct oom_weighing){
         .divisor = m->window.total, .weights = m->weights, .counts = m->counts};
-    OOM_TRY(add(m, alone, 0, n, weighing));
-    m->judged = true; /* every forward is the same */
+}
+
+/* Terms are those of the whole loss: a term of one sample's loss is not one of the run's. */
+static enum oom_status add_together(struct maker *m, const struct oom_window *alone) {
+    int64_t n = alone->samples;
+    m->coefficient = 1;
+    for (int64_t p = 0; p < n; p++) {
+        OOM_TRY(add(m, alone, 0, n, together(m, p)));
+        m->judged = true; /* every forward is the same */
+    }
+    oom_magnitude_watch(&m->terms, 1);
+    return run(m, alone, 0, n, together(m, ALL));
+}
+
+static enum oom_status add_all(struct maker *m, const struct oom_window *alone) {
+    if (m->trainer->statistic_count > 0) return add_together(m, alone);
+    for (int64_t p = 0; p < alone->samples; p++) OOM_TRY(add_alone(m, alone, p));
     return OOM_OK;
 }
 
@@ -291,10 +315,9 @@ static enum oom_status make(struct maker *m, int step, int64_t samples) {
     struct oom_window alone; /* each identity once, with weight 1 */
     oom_window_init(&alone, &job->trainer.spec, &m->source, m->window.distinct, m->window.distinct,
                     job->token_weights);
-    for (int64_t p = 0; p < m->window.distinct; p++) {
-        OOM_TRY(m->trainer->statistic_count > 0 ? add_together(m, &alone, p)
-                                                : add_alone(m, &alone, p));
-    }
+    OOM_TRY(oom_magnitude_begin(m->trainer, &m->terms));
+    OOM_TRY(add_all(m, &alone));
+    oom_magnitude_raise(&m->terms, m->truth->magnitude);
     return OOM_OK;
 }
 
@@ -303,6 +326,7 @@ enum oom_status oom_truth_make(const struct oom_job *job, int step, int64_t samp
     *out = (struct oom_truth){0};
     struct maker m = {.job = job, .truth = out, .source = {.file = -1}, .branches = -1};
     enum oom_status status = make(&m, step, samples);
+    oom_magnitude_end(&m.terms);
     oom_trainer_destroy(m.trainer);
     oom_allocator_destroy(m.session.allocator);
     oom_device_close(m.session.device);

@@ -214,6 +214,13 @@ static double rounded(const struct norm *n, double x) {
     return n->wide == OOM_F64 ? x : (double)(float)x;
 }
 
+/* sum + value by Kahan's rule, each operation rounded. */
+static double compensated(const struct norm *n, double sum, double value, double *lost) {
+    double rest = rounded(n, value - *lost), next = rounded(n, sum + rest);
+    *lost = rounded(n, rounded(n, next - sum) - rest);
+    return next;
+}
+
 /* mean, dgamma and dbeta are the stated chains of additions, each product rounded before. */
 static void chain_case(enum oom_dtype dtype, bool counted) {
     const int64_t c = 37;
@@ -229,12 +236,13 @@ static void chain_case(enum oom_dtype dtype, bool counted) {
     test_run(OOM_OP_BATCHNORM_FORWARD, &f);
     test_run(OOM_OP_BATCHNORM_BACKWARD, &a);
     for (int64_t j = 0; j < c; j++) {
-        double sum = 0, total = 0, mean = WIDE(&n, mean, j), rstd = WIDE(&n, rstd, j);
+        double sum = 0, lost = 0, total = 0;
+        double mean = WIDE(&n, mean, j), rstd = WIDE(&n, rstd, j);
         for (int64_t r = 0; r < n.rows; r++) {
             double d = GET(&n, dout, r * c + j), x = GET(&n, x, r * c + j);
             double times = count_of(&n, counted, r);
             double xhat = rounded(&n, rounded(&n, x - mean) * rstd);
-            sum = rounded(&n, sum + rounded(&n, times * x));
+            sum = compensated(&n, sum, rounded(&n, times * x), &lost);
             total += times;
             dgamma[j] = rounded(&n, dgamma[j] + rounded(&n, d * xhat));
             dbeta[j] = rounded(&n, dbeta[j] + d);
@@ -242,6 +250,30 @@ static void chain_case(enum oom_dtype dtype, bool counted) {
         CHECK_MSG(mean == rounded(&n, sum / total), "mean[%lld]", (long long)j);
         CHECK_MSG(WIDE(&n, dgamma, j) == dgamma[j], "dgamma[%lld]", (long long)j);
         CHECK_MSG(WIDE(&n, dbeta, j) == dbeta[j], "dbeta[%lld]", (long long)j);
+    }
+    test_release();
+}
+
+/* A plain chain over as many rows is off by some hundred roundoffs. */
+static void test_many_rows(void) {
+    TEST("batch norm: f32: mean and variance of 2^17 rows are off by few roundoffs");
+    const int64_t c = 5;
+    struct norm n = norm_new(OOM_F32, 128, 1024, c);
+    struct oom_batchnorm_forward_args f = forward_args(&n);
+    for (int64_t i = 0; i < n.rows * c; i++) ((float *)n.x)[i] += 3;
+    test_run(OOM_OP_BATCHNORM_FORWARD, &f);
+    for (int64_t j = 0; j < c; j++) {
+        double sum = 0, squares = 0;
+        for (int64_t r = 0; r < n.rows; r++) sum += GET(&n, x, r * c + j);
+        double mean = sum / (double)n.rows, found = WIDE(&n, mean, j);
+        for (int64_t r = 0; r < n.rows; r++) {
+            double distance = GET(&n, x, r * c + j) - mean;
+            squares += distance * distance;
+        }
+        double rstd = 1 / sqrt(squares / (double)n.rows + f.eps);
+        CHECK_MSG(fabs(found - mean) <= 3 * 0x1p-24 * fabs(mean), "mean[%d]: %g", (int)j,
+                  (found - mean) / mean);
+        CHECK_MSG(fabs(WIDE(&n, rstd, j) - rstd) <= 6 * 0x1p-24 * rstd, "rstd[%d]", (int)j);
     }
     test_release();
 }
@@ -395,7 +427,7 @@ void batchnorm_test(void) {
             backward_case(dtype, c, i % 2 == 0, i % 4 < 2);
             backward_case(dtype, c, i % 2 != 0, i % 4 >= 2);
         }
-        TEST("batch norm: %s: sums are one chain over rows", name);
+        TEST("batch norm: %s: sums are the stated chains over rows", name);
         chain_case(dtype, false);
         chain_case(dtype, true);
         TEST("batch norm: %s: dgamma and dbeta in pieces equal the whole", name);
@@ -403,6 +435,7 @@ void batchnorm_test(void) {
         TEST("batch norm: %s: NaN stays in its channel", name);
         nan_case(dtype);
     }
+    test_many_rows();
     test_counts();
     test_differences();
 }

@@ -17,6 +17,13 @@ OOM_FUNCTION real OOM_R(count_of)(const real *counts, int64_t sample) {
     return counts != NULL ? counts[sample] : 1;
 }
 
+/* sum + value, with what the last addition lost in `lost` (Kahan 1965). */
+OOM_FUNCTION void OOM_R(add)(vreal *sum, vreal *lost, vreal value) {
+    vreal rest = value - *lost, next = *sum + rest;
+    *lost = (next - *sum) - rest;
+    *sum = next;
+}
+
 /* What a block of columns needs to know. */
 struct OOM_R(forward) {
     const struct oom_batchnorm_forward_args *a;
@@ -29,8 +36,9 @@ OOM_FUNCTION void OOM_R(column_sums)(const struct OOM_R(forward) * f, int64_t j,
                                      int64_t n, const vreal *mean, vreal *sum) {
     const int64_t c = f->a->channels, positions = f->a->positions;
     const stored *x = OOM_HOST_PTR(const stored, f->a->x) + j;
+    vreal lost[OOM_R(WIDE)];
     OOM_UNROLL
-    for (int v = 0; v < vectors; v++) sum[v] = (vreal){0};
+    for (int v = 0; v < vectors; v++) sum[v] = lost[v] = (vreal){0};
     for (int64_t b = 0; b < f->a->batch; b++) {
         const real count = OOM_R(count_of)(f->counts, b);
         for (int64_t e = 0; e < positions; e++, x += c) {
@@ -41,7 +49,7 @@ OOM_FUNCTION void OOM_R(column_sums)(const struct OOM_R(forward) * f, int64_t j,
                     vreal distance = value - mean[v];
                     value = distance * distance;
                 }
-                sum[v] += count * value;
+                OOM_R(add)(&sum[v], &lost[v], count * value);
             }
         }
     }
@@ -146,6 +154,7 @@ OOM_FUNCTION void OOM_R(backward_sums)(const struct OOM_R(backward) * f, int64_t
     const int64_t c = a->channels, rows = a->batch * a->positions;
     real *dgammas = OOM_HOST_PTR(real, a->dgamma) + j, *dbetas = OOM_HOST_PTR(real, a->dbeta) + j;
     vreal dgamma[OOM_R(WIDE_BACK)], dbeta[OOM_R(WIDE_BACK)];
+    vreal lost_d[OOM_R(WIDE_BACK)] = {{0}}, lost_dx[OOM_R(WIDE_BACK)] = {{0}};
     OOM_UNROLL
     for (int v = 0; v < vectors; v++) {
         const int64_t at = v * REAL_LANES;
@@ -162,8 +171,8 @@ OOM_FUNCTION void OOM_R(backward_sums)(const struct OOM_R(backward) * f, int64_t
         for (int v = 0; v < vectors; v++) {
             vreal d = OOM_S(oom_take)(dout + v * REAL_LANES, n);
             vreal dx = d * ((OOM_S(oom_take)(x + v * REAL_LANES, n) - s->mean[v]) * s->rstd[v]);
-            s->sum_d[v] += d;
-            s->sum_dx[v] += dx;
+            OOM_R(add)(&s->sum_d[v], &lost_d[v], d);
+            OOM_R(add)(&s->sum_dx[v], &lost_dx[v], dx);
             dgamma[v] += dx;
             dbeta[v] += d;
         }
