@@ -334,7 +334,8 @@ struct oom_conv_backward_weight_args {
  * running = (1 - momentum) * running + momentum * value, of the mean and of the unbiased variance
  * sum c (x - mean)^2 / (M - 1), as PyTorch. Sums are one chain over rows per channel from 0,
  * compensated (Kahan 1965: each addition takes back what the last one lost), as no cut of a batch
- * can keep them anyway and their error reaches every row. x, out (B,E,C); the others (C) wide, but
+ * can keep them anyway and their error reaches every row.
+ * x, out (B,E,C); the others (C) wide, but
  * counts (B) wide. counts or 0; both of running or 0, and with them M must be above 1 (refused
  * where B E is 1 without counts). */
 struct oom_batchnorm_forward_args {
@@ -358,8 +359,10 @@ struct oom_batchnorm_infer_args {
 /* xhat = (x - mean) * rstd; dout of a sample is the gradient that all its occurrences receive, dx
  * likewise:
  * dx = residual + gamma * rstd * (dout - c * sum(dout) / M - c * xhat * sum(dout * xhat) / M);
- * dgamma += sum of dout * xhat; dbeta += sum of dout. The sums over rows for dx are compensated
- * chains from 0, those for dgamma and dbeta plain ones from the destination. residual (B,E,C) or 0,
+ * dgamma += sum of dout * xhat; dbeta += sum of dout. A sample's sums are compensated chains
+ * over its positions; samples are added in order, for dx compensated and from 0, for dgamma and
+ * dbeta plainly and from the destination: a chain over all rows would repeat the rounding error of
+ * the equal terms that a mean's gradient is. residual (B,E,C) or 0,
  * counts (B) or 0. */
 struct oom_batchnorm_backward_args {
     enum oom_dtype dtype;
@@ -372,7 +375,8 @@ struct oom_batchnorm_backward_args {
  * C / G adjacent channels, n = E * C / G elements:
  * mean = sum x / n; var = sum (x - mean)^2 / n; rstd = 1 / sqrt(var + eps);
  * out = (x - mean) * rstd * gamma + beta.
- * Sums are one chain over positions per channel, then one over the group's channels in order.
+ * Sums are one compensated chain (as above) over positions per channel, then a plain one over the
+ * group's channels in order.
  * x, out (B,E,C); gamma, beta (C) wide; mean, rstd (B,G) wide. groups divides channels. */
 struct oom_groupnorm_forward_args {
     enum oom_dtype dtype;
@@ -384,7 +388,8 @@ struct oom_groupnorm_forward_args {
 
 /* As layernorm_backward, with the sums over the group: g = dout * gamma;
  * dx = residual + rstd * (g - sum(g) / n - xhat * sum(g * xhat) / n);
- * dgamma += sum over the rows (b, e) of dout * xhat; dbeta += sum of dout: one chain over rows. */
+ * dgamma += sum over the rows (b, e) of dout * xhat; dbeta += sum of dout: compensated
+ * chains over a sample's positions, samples added in order from the destination. */
 struct oom_groupnorm_backward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels, groups;

@@ -32,7 +32,8 @@ static enum oom_status model_of(struct oom_situation *s, const struct oom_row *r
     struct oom_model_spec shape = oom_situation_shape(s, row->model);
     if (row->model == OOM_MODEL_GPT) shape.heads = 4;
     if (row->model != OOM_MODEL_CNN) shape.width = 32;
-    if (row->choice & GROUP_NORM) shape.norm = OOM_IMAGE_NORM_GROUP;
+    bool images = row->model == OOM_MODEL_CNN;
+    if (images && (row->choice & GROUP_NORM)) shape.norm = OOM_IMAGE_NORM_GROUP;
     shape.dropout = 0.125;
     return oom_situation_model_of(s, &shape, BATCH, need, out);
 }
@@ -90,28 +91,28 @@ static enum oom_status make(struct oom_situation *s, const struct oom_row *row,
         TOGETHER(model, "accumulation+checkpointing", MICRO_BATCHES | SQRT, .full = true), \
         TOGETHER(model, "accumulation+expandable", MICRO_BATCHES | EXPANDABLE, .full = true), \
         TOGETHER(model, "checkpointing+expandable", BUDGET | EXPANDABLE, .full = true)
-#define ALL_FOUR(model, half) \
+#define ALL_FOUR(model, half, ...) \
     TOGETHER(model, "amp+accumulation+checkpointing+expandable", \
-             (half) | MICRO_BATCHES | SQRT | EXPANDABLE, .full = false)
+             (half) | MICRO_BATCHES | SQRT | EXPANDABLE, __VA_ARGS__)
 
 static const struct oom_row rows[] = {
     {"checkpoint_sqrt", NULL, GPT, .quick = true, .make = make, .choice = SQRT},
-    {"checkpoint_sqrt", NULL, MLP, .make = make, .choice = SQRT},
+    {"checkpoint_sqrt", NULL, MLP, .small = true, .make = make, .choice = SQRT},
     {"checkpoint_sqrt", "batch_norm", CNN, .small = true, .make = make, .choice = SQRT},
     {"checkpoint_sqrt", "group_norm", CNN, .full = true, .small = true, .make = make,
      .choice = SQRT | GROUP_NORM},
     {"checkpoint_sqrt", "stateful", GPT, .small = true, .unguarded = true, .make = make,
      .choice = SQRT | STATEFUL},
     {"checkpoint_budget", NULL, GPT, .quick = true, .make = make, .choice = BUDGET},
-    {"checkpoint_budget", NULL, MLP, .make = make, .choice = BUDGET},
+    {"checkpoint_budget", NULL, MLP, .small = true, .make = make, .choice = BUDGET},
     {"checkpoint_budget", "batch_norm", CNN, .full = true, .small = true, .make = make,
      .choice = BUDGET},
     {"checkpoint_budget", "group_norm", CNN, .small = true, .make = make,
      .choice = BUDGET | GROUP_NORM},
-    ALL_FOUR(GPT, F16),
-    ALL_FOUR(GPT, BF16),
-    ALL_FOUR(CNN, F16),
-    ALL_FOUR(CNN, BF16),
+    ALL_FOUR(GPT, F16, .full = true),
+    ALL_FOUR(GPT, BF16, .full = false),
+    ALL_FOUR(CNN, F16, .full = false),
+    ALL_FOUR(CNN, BF16, .full = true),
     PAIRS(GPT),
     PAIRS(CNN),
     {0},

@@ -102,8 +102,8 @@ static void raise_mean(struct oom_trainer_options *trainer) {
 
 /* The largest gradient of a logit is about scale / rows, and f16 ends at 2^16: a power of two that
  * is two halvings away from not overflowing. */
-static float overflowing_scale(const struct oom_job *job) {
-    float scale = 0x1p18F;
+static double overflowing_scale(const struct oom_job *job) {
+    double scale = 0x1p18;
     for (int64_t n = job->samples * oom_spec_rows(&job->trainer.spec); n > 1; n /= 2) scale *= 2;
     return scale;
 }

@@ -24,6 +24,7 @@ static enum oom_status plan(const struct oom_job *job, struct oom_trainer_option
                                        .samples = job->samples,
                                        .size = job->samples,
                                        .steps = 2};
+    request.settings.expandable_segments = true; /* live blocks are tensors, cut to 512 bytes */
     return oom_plan_run(&request, out);
 }
 

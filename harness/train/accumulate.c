@@ -47,7 +47,8 @@ static int64_t common_divisor(int64_t a, int64_t b) {
     return b == 0 ? a : common_divisor(b, a % b);
 }
 
-/* Which micro-batch runs as number j of n: a permutation j -> (a j + b) mod n of this step's own. */
+/* Which micro-batch runs as number j of n: a permutation j -> (a j + b) mod n of this step's own.
+ */
 static int shuffled(const struct oom_trainer *t, int j, int n) {
     struct oom_rng rng = {t->options.shuffle ^ ((uint64_t)t->rng_step << 32)};
     int64_t a = 0, b = oom_rng_below(&rng, (uint32_t)n);
@@ -95,8 +96,7 @@ static enum oom_status run_in_order(struct oom_trainer *t, const struct oom_wind
 enum oom_status oom_window_run(struct oom_trainer *t, const struct oom_window *window,
                                struct oom_cut cut, struct oom_gradients_ready ready) {
     OOM_TRY(oom_trainer_begin_step(t));
-    OOM_TRY(t->options.shuffle != 0 ? run_shuffled(t, window, cut)
-                                    : run_in_order(t, window, cut));
+    OOM_TRY(t->options.shuffle != 0 ? run_shuffled(t, window, cut) : run_in_order(t, window, cut));
     bool partial = window->samples < window->nominal;
     if (oom_control_on(OOM_CONTROL_LAST_WINDOW_DROPPED) && partial) return OOM_OK;
     OOM_TRY(oom_unscale(t));

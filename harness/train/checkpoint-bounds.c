@@ -70,7 +70,7 @@ static double *rest_of(const struct oom_checkpoint_bounds *b, int s) {
 }
 
 static double *reach_of(const struct oom_checkpoint_bounds *b, int s) {
-    return b->reach + (size_t)s * (FINE + 2);
+    return b->reach + (size_t)s * (FINE + 1);
 }
 
 /* The slot of an allowance; slots beyond the last are not asked for. */
@@ -137,29 +137,29 @@ static void fill_rest(const struct oom_checkpoint_bounds *b, int s) {
     const struct oom_checkpoint_tables *t = b->tables;
     double *cell = rest_of(b, s);
     int k = slot_of(t->save[at(t, s, t->n)], b->fine, FINE);
-    for (int i = 0; i <= FINE; i++) cell[i] = s + 1 == t->n && i >= k ? 0 : never;
+    for (int i = 0; i <= b->top; i++) cell[i] = s + 1 == t->n && i >= k ? 0 : never;
     if (s + 1 == t->n) return;
     int less = whole_slots(t->kept[s], b->fine, FINE);
     double price = b->price * (double)t->kept[s];
-    for (k = (int)max(k, less); k <= FINE; k++) cell[k] = price + rest_of(b, s + 1)[k - less];
+    for (k = (int)max(k, less); k <= b->top; k++) cell[k] = price + rest_of(b, s + 1)[k - less];
     less = whole_slots(t->x[s], b->fine, FINE);
     price = b->price * (double)t->x[s];
     for (int j = s + 1; j < t->n; j++) {
         double work = price + (double)oom_checkpoint_work(t, s, j);
         const double *left = inside_of(b, s, j), *right = rest_of(b, j);
-        for (k = (int)max(less, segment_slot(b, s, j)); k <= FINE; k++) {
+        for (k = (int)max(less, segment_slot(b, s, j)); k <= b->top; k++) {
             lower(&cell[k], work + right[k - less] + left[coarse_of(k)]);
         }
     }
 }
 
-/* With k slots kept below s, the allowance is in slot FINE - k at best. */
+/* With k slots kept below s, the allowance is in slot top - k at best. */
 static void spread_reach(const struct oom_checkpoint_bounds *b, int s) {
     const struct oom_checkpoint_tables *t = b->tables;
     double *cell = reach_of(b, s);
-    for (int k = 1; k <= FINE + 1; k++) lower(&cell[k], cell[k - 1]);
+    for (int k = 1; k <= b->top; k++) lower(&cell[k], cell[k - 1]);
     int more = whole_slots(t->kept[s], b->fine, FINE);
-    int most = FINE - (int)max(more, slot_of(t->save[at(t, s, t->n)], b->fine, FINE));
+    int most = b->top - (int)max(more, slot_of(t->save[at(t, s, t->n)], b->fine, FINE));
     double price = b->price * (double)t->kept[s];
     for (int k = 0; k <= most && s + 1 < t->n; k++) {
         lower(&reach_of(b, s + 1)[k + more], price + cell[k]);
@@ -169,9 +169,9 @@ static void spread_reach(const struct oom_checkpoint_bounds *b, int s) {
     for (int j = s + 1; j < t->n; j++) {
         double work = price + (double)oom_checkpoint_work(t, s, j), *next = reach_of(b, j);
         const double *left = inside_of(b, s, j);
-        most = FINE - (int)max(more, segment_slot(b, s, j));
+        most = b->top - (int)max(more, segment_slot(b, s, j));
         for (int k = 0; k <= most; k++) {
-            lower(&next[k + more], work + cell[k] + left[coarse_of(FINE - k)]);
+            lower(&next[k + more], work + cell[k] + left[coarse_of(b->top - k)]);
         }
     }
 }
@@ -180,10 +180,10 @@ static void fill_begun(const struct oom_checkpoint_bounds *b, int s, int j) {
     const struct oom_checkpoint_tables *t = b->tables;
     int less = whole_slots(t->x[s], b->fine, FINE);
     double fixed = (double)oom_checkpoint_work(t, s, j) + b->price * ((double)t->x[s] - to_keep(b));
-    const double *reach = reach_of(b, s) + FINE + 1, *rest = rest_of(b, j) - less;
+    const double *reach = reach_of(b, s) + b->top, *rest = rest_of(b, j) - less;
     double *cell = begun_of(b, s, j);
     for (int k = 0; k <= COARSE; k++) cell[k] = never;
-    for (int k = (int)max(less, segment_slot(b, s, j)); k <= FINE; k++) {
+    for (int k = (int)max(less, segment_slot(b, s, j)); k <= b->top; k++) {
         lower(&cell[coarse_of(k)], fixed + reach[-k] + rest[k]);
     }
 }
@@ -191,7 +191,7 @@ static void fill_begun(const struct oom_checkpoint_bounds *b, int s, int j) {
 /* ---- the price ---- */
 
 static double least_at(const struct oom_checkpoint_bounds *b) {
-    return rest_of(b, 0)[slot_of(b->budget, b->fine, FINE)] - b->price * to_keep(b);
+    return rest_of(b, 0)[b->top] - b->price * to_keep(b);
 }
 
 static double fill_rests(struct oom_checkpoint_bounds *b, double price) {
@@ -209,7 +209,8 @@ static double bound_of_price(const struct oom_checkpoint_bounds *b, double price
         double work = price * (double)t->x[s] - (double)t->work[s];
         rest[s] = price * (double)t->kept[s] + rest[s + 1];
         for (int j = s + 1; j < t->n; j++) {
-            lower(&rest[s], work + (double)t->work[j] + rest[j] + inside_of(b, s, j)[COARSE]);
+            lower(&rest[s],
+                  work + (double)t->work[j] + rest[j] + inside_of(b, s, j)[coarse_of(b->top)]);
         }
     }
     return rest[0] - price * to_keep(b);
@@ -243,7 +244,7 @@ static void fill_all(struct oom_checkpoint_bounds *b) {
     }
     choose_price(b);
     for (int s = 0; s < n; s++) {
-        for (int k = 0; k <= FINE + 1; k++) reach_of(b, s)[k] = s == 0 ? 0 : never;
+        for (int k = 0; k <= b->top; k++) reach_of(b, s)[k] = s == 0 ? 0 : never;
     }
     for (int s = 0; s < n; s++) spread_reach(b, s);
     for (int s = 0; s < n; s++) {
@@ -259,7 +260,7 @@ struct range {
 
 static struct range live_slots(const struct oom_checkpoint_bounds *b, int s, int e, double limit) {
     const double *in = inside_of(b, s, e), *out = outside_of(b, s, e);
-    struct range range = {0, COARSE};
+    struct range range = {0, coarse_of(b->top)};
     while (range.from <= range.to && !(in[range.from] + out[range.from] < limit)) range.from++;
     while (range.from <= range.to && !(in[range.to] + out[range.to] < limit)) range.to--;
     return range;
@@ -348,9 +349,9 @@ static bool outermost_window(const struct oom_checkpoint_bounds *b, int s, int64
                              struct oom_checkpoint_window *out) {
     const double *reach = reach_of(b, s), *rest = rest_of(b, s);
     double below = with_slack(b, limit) + b->price * to_keep(b);
-    int from = 0, to = FINE;
-    while (from <= to && !(reach[FINE - from + 1] + rest[from] < below)) from++;
-    while (from <= to && !(reach[FINE - to + 1] + rest[to] < below)) to--;
+    int from = 0, to = b->top;
+    while (from <= to && !(reach[b->top - from] + rest[from] < below)) from++;
+    while (from <= to && !(reach[b->top - to] + rest[to] < below)) to--;
     *out = (struct oom_checkpoint_window){(from - 1) * b->fine, to * b->fine, limit};
     return from <= to;
 }
@@ -386,11 +387,11 @@ static int64_t lost(const struct oom_checkpoint_tables *t, int64_t slot) {
 /* Slots that sizes are multiples of, give or take a byte, lose nothing: equal stages have such. */
 static int64_t best_slot(const struct oom_checkpoint_tables *t, int64_t least) {
     int64_t best = least, least_lost = lost(t, least * RATIO);
-    for (int i = 0; i < t->n; i++) {
-        int64_t times = t->x[i] / (least * RATIO);
-        int64_t slot = times > 0 ? t->x[i] / (times * RATIO) : least;
+    for (int i = 0; i < 2 * t->n; i++) {
+        int64_t size = i < t->n ? t->x[i] : t->kept[i - t->n], times = size / (least * RATIO);
+        int64_t slot = times > 0 ? size / (times * RATIO) : least;
         int64_t bytes = lost(t, slot * RATIO);
-        if (2 * bytes > least_lost) continue; /* and worth it, as slots get larger by this */
+        if (5 * bytes > 4 * least_lost) continue; /* not worth the larger slots */
         best = slot;
         least_lost = bytes;
     }
@@ -404,7 +405,7 @@ static bool allocate(struct oom_checkpoint_bounds *b) {
     b->begun = oom_host_alloc(cells(b) * cell);
     b->splits = oom_host_calloc((n + 1) * n * (n - 1) / 6 + 1, sizeof *b->splits);
     b->rest = oom_host_alloc(n * (FINE + 1) * cell);
-    b->reach = oom_host_alloc(n * (FINE + 2) * cell);
+    b->reach = oom_host_alloc(n * (FINE + 1) * cell);
     return b->inside && b->outside && b->begun && b->splits && b->rest && b->reach;
 }
 
@@ -413,6 +414,7 @@ enum oom_status oom_checkpoint_bounds_create(const struct oom_checkpoint_tables 
     *out = (struct oom_checkpoint_bounds){.tables = tables, .budget = budget};
     out->fine = best_slot(tables, max(1, (budget + FINE - 1) / FINE));
     out->coarse = out->fine * RATIO;
+    out->top = slot_of(budget, out->fine, FINE);
     if (!allocate(out)) {
         oom_checkpoint_bounds_free(out);
         return oom_fail(OOM_HOST_NOMEM, "bounds of a chain of %d stages", tables->n);

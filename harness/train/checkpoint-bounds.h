@@ -20,13 +20,14 @@ struct oom_checkpoint_bounds {
     double price;   /* flops a byte: see checkpoint-bounds.c */
     int64_t fine,
         coarse; /* bytes of a slot; slot k is the allowances above k-1 and up to k slots */
+    int top;    /* the fine slot of the budget itself */
     /* flops, as double: rounding is allowed for by whoever compares; (n+1, COARSE+1) and so on */
     double *inside;  /* (n, n, COARSE+1) by (s, e-1, slot): of plan(s, e) at that allowance */
     double *outside; /* the same: of everything but plan(s, e), given that it is part of a plan */
     bool *splits;    /* by (s, e, j): plan(s, e) split at j may be part of a plan below the limit */
     double *begun;   /* the same, only where plan(s, e) is split off plan(s, n) itself */
     double *rest;    /* (n, FINE+1): of plan(s, n) */
-    double *reach;   /* (n, FINE+2): to come to plan(s, n) with at most so many slots kept below */
+    double *reach;   /* (n, FINE+1): to come to plan(s, n) with at most so many slots kept below */
 };
 
 /* budget: at least the need of the whole. */

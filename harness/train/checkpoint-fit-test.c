@@ -36,7 +36,7 @@ static void test_largest(void) {
     static const uint64_t neighbours[] = {1 << 20, 100};
     struct oom_plan_request request = request_of(deep, 40 << 20);
     struct oom_checkpoint_fit fit;
-    TEST("checkpoint-fit: the largest budget whose steps fit, page by page down from all there is");
+    TEST("checkpoint-fit: the largest budget whose steps fit, of all there is");
     request.neighbours = neighbours;
     request.neighbour_count = 2;
     request.foreign = 3 << 20;
@@ -70,7 +70,8 @@ static void test_all_fits(void) {
 
 /* Reserved bytes of expandable segments are closer to the live ones: less is lost to them. */
 static void test_settings(void) {
-    struct oom_plan_request request = request_of(deep, 48 << 20);
+    struct oom_plan_request request =
+        request_of("gpt,layers=16,width=32,heads=4,context=256,batch=32,dropout=0.125", 192 << 20);
     struct oom_checkpoint_fit plain, expandable;
     TEST("checkpoint-fit: the allocator's settings decide how much of the capacity is of use");
     CHECK_OK(oom_checkpoint_fit(&request, &plain));

@@ -28,6 +28,7 @@ static enum oom_status open_bench(struct bench *b, const struct oom_trainer_opti
     plain.checkpointing = OOM_CHECKPOINTING_OFF;
     if (accumulating) plain.gradients = OOM_GRADIENTS_ZEROED;
     settings.trace_entries = 0;
+    settings.expandable_segments = true; /* blocks are cut to 512 bytes, however small the rest */
     OOM_TRY(oom_dry_open(&device, &b->session.device));
     b->session.dtype = dtype;
     b->session.flops = &b->flops;

@@ -117,7 +117,7 @@ struct oom_trainer_options {
 
 /* Told of every unit of a cnn in its backward, while all that its gradients are made of is there.
  * May fail. */
-struct oom_watch {
+struct oom_unit_watch {
     void *context;
     enum oom_status (*unit)(void *context, const struct oom_unit_seen *seen);
 };
@@ -145,7 +145,7 @@ struct oom_trainer {
     int micro_batch;              /* its number in the window, from 0 */
     int gradients_written;        /* how many parameter gradients this step has begun to add to */
     struct oom_branches branches; /* zero: not looked at */
-    struct oom_watch watch;       /* zero: likewise */
+    struct oom_unit_watch watch;  /* zero: likewise */
     struct oom_loop *loop;        /* borrowed; NULL: nothing happens beside the steps */
     bool evaluating;              /* nothing is kept for backward, nothing is dropped out */
     bool recomputing;             /* this forward has been before: statistics do not count it */

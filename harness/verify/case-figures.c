@@ -22,10 +22,11 @@ static void note_checkpointing(struct oom_proceedings *p) {
     double once = r->forward_flops > 0 ? r->forward_flops : 1;
     oom_record_number(p->record, "recomputed_forwards", r->recomputed, "");
     oom_record_number(p->record, "extra_forward_share", r->again_flops / once, "");
-    oom_record_number(p->record, "saved_bytes",
-                      (double)oom_need_of(p) - (double)r->peak_reserved, "bytes");
+    oom_record_number(p->record, "saved_bytes", (double)oom_need_of(p) - (double)r->peak_reserved,
+                      "bytes");
     if (p->reference != NULL && oom_completed(p->reference)) {
-        oom_record_number(p->record, "time_ratio", r->step_seconds / p->reference->result.step_seconds, "");
+        oom_record_number(p->record, "time_ratio",
+                          r->step_seconds / p->reference->result.step_seconds, "");
     }
     if (fit->budget == 0) return;
     oom_record_number(p->record, "budget_bytes", (double)fit->budget, "bytes");

@@ -156,7 +156,8 @@ static const char *out_of_bound(struct oom_proceedings *p, int step, struct wors
 
 const char *oom_skips_wrong(const struct oom_proceedings *p) {
     const struct oom_job_result *r = &p->mitigated->result;
-    if (r->skipped == r->steps_done) return "every step was left out: there is no gradient to judge";
+    if (r->skipped == r->steps_done)
+        return "every step was left out: there is no gradient to judge";
     if (r->skipped < p->the_case->skips) return "no step was left out, although gradients overflow";
     return NULL;
 }

@@ -16,8 +16,8 @@ struct oom_proceedings {
     const struct oom_hearing *unmitigated;
     const struct oom_hearing *mitigated;
     const struct oom_hearing *reference;
-    const struct oom_hearing *guards; /* NULL: the case has none */
-    const struct oom_hearing *beyond; /* one sample more; NULL: not asked */
+    const struct oom_hearing *guards;    /* NULL: the case has none */
+    const struct oom_hearing *beyond;    /* one sample more; NULL: not asked */
     const struct oom_hearing *curves[2]; /* the unmitigated job, its micro-batches shuffled */
     char curve_text[160];                /* how the curves agree */
 };

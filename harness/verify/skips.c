@@ -52,10 +52,11 @@ static uint64_t scale_after(const struct oom_trainer *t, uint64_t before, bool l
     float scale;
     memcpy(&scale, &bits, sizeof scale);
     if (left_out) {
-        scale *= o->backoff;
+        scale = (float)((double)scale * o->backoff);
         clean = 0;
     } else if (clean == (uint32_t)o->interval) {
-        if (isfinite(scale * o->growth)) scale *= o->growth;
+        float grown = (float)((double)scale * o->growth);
+        if (isfinite(grown)) scale = grown;
         clean = 0;
     }
     memcpy(&bits, &scale, sizeof bits);

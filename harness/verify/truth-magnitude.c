@@ -48,7 +48,7 @@ enum oom_status oom_magnitude_begin(struct oom_trainer *t, struct oom_magnitude 
 
 void oom_magnitude_end(struct oom_magnitude *m) {
     if (m->trainer == NULL) return;
-    m->trainer->watch = (struct oom_watch){0};
+    m->trainer->watch = (struct oom_unit_watch){0};
     oom_tensor_free(m->trainer->session, &m->scratch);
     oom_host_free(m->terms);
     *m = (struct oom_magnitude){0};
@@ -176,5 +176,5 @@ static enum oom_status see_unit(void *context, const struct oom_unit_seen *seen)
 
 void oom_magnitude_watch(struct oom_magnitude *m, double coefficient) {
     m->coefficient = coefficient;
-    if (m->terms != NULL) m->trainer->watch = (struct oom_watch){m, see_unit};
+    if (m->terms != NULL) m->trainer->watch = (struct oom_unit_watch){m, see_unit};
 }

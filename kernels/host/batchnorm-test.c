@@ -236,7 +236,7 @@ static void chain_case(enum oom_dtype dtype, bool counted) {
     test_run(OOM_OP_BATCHNORM_FORWARD, &f);
     test_run(OOM_OP_BATCHNORM_BACKWARD, &a);
     for (int64_t j = 0; j < c; j++) {
-        double sum = 0, lost = 0, total = 0;
+        double sum = 0, lost = 0, total = 0, one = 0, one_x = 0, lost_d = 0, lost_x = 0;
         double mean = WIDE(&n, mean, j), rstd = WIDE(&n, rstd, j);
         for (int64_t r = 0; r < n.rows; r++) {
             double d = GET(&n, dout, r * c + j), x = GET(&n, x, r * c + j);
@@ -244,8 +244,12 @@ static void chain_case(enum oom_dtype dtype, bool counted) {
             double xhat = rounded(&n, rounded(&n, x - mean) * rstd);
             sum = compensated(&n, sum, rounded(&n, times * x), &lost);
             total += times;
-            dgamma[j] = rounded(&n, dgamma[j] + rounded(&n, d * xhat));
-            dbeta[j] = rounded(&n, dbeta[j] + d);
+            one_x = compensated(&n, one_x, rounded(&n, d * xhat), &lost_x);
+            one = compensated(&n, one, d, &lost_d);
+            if ((r + 1) % n.positions != 0) continue;
+            dgamma[j] = rounded(&n, dgamma[j] + one_x);
+            dbeta[j] = rounded(&n, dbeta[j] + one);
+            one = one_x = lost_d = lost_x = 0;
         }
         CHECK_MSG(mean == rounded(&n, sum / total), "mean[%lld]", (long long)j);
         CHECK_MSG(WIDE(&n, dgamma, j) == dgamma[j], "dgamma[%lld]", (long long)j);

@@ -133,16 +133,27 @@ static double rounded(const struct norm *n, double x) {
     return n->wide == OOM_F64 ? x : (double)(float)x;
 }
 
-/* dgamma and dbeta are chains over the rows (b, e) from `old`. */
+/* sum + value by Kahan's rule, each operation rounded. */
+static double compensated(const struct norm *n, double sum, double value, double *lost) {
+    double rest = rounded(n, value - *lost), next = rounded(n, sum + rest);
+    *lost = rounded(n, rounded(n, next - sum) - rest);
+    return next;
+}
+
+/* dgamma and dbeta from `old`: a sample's chain over positions, then one over samples. */
 static void check_parameters(const struct norm *n, const double *dgamma, const double *dbeta) {
     for (int64_t c = 0; c < n->c; c++) {
-        double sum_x = dgamma[c], sum = dbeta[c];
+        double sum_x = dgamma[c], sum = dbeta[c], one = 0, one_x = 0, lost = 0, lost_x = 0;
         for (int64_t r = 0; r < BATCH * POSITIONS; r++) {
             int64_t i = r * n->c + c, at = r / POSITIONS * n->groups + c / n->width;
             double d = GET(n, dout, i), xhat = rounded(n, GET(n, x, i) - WIDE(n, mean, at));
             xhat = rounded(n, xhat * WIDE(n, rstd, at));
-            sum_x = rounded(n, sum_x + rounded(n, d * xhat));
-            sum = rounded(n, sum + d);
+            one_x = compensated(n, one_x, rounded(n, d * xhat), &lost_x);
+            one = compensated(n, one, d, &lost);
+            if ((r + 1) % POSITIONS != 0) continue;
+            sum_x = rounded(n, sum_x + one_x);
+            sum = rounded(n, sum + one);
+            one = one_x = lost = lost_x = 0;
         }
         CHECK_MSG(WIDE(n, dgamma, c) == sum_x, "dgamma[%lld]", (long long)c);
         CHECK_MSG(WIDE(n, dbeta, c) == sum, "dbeta[%lld]", (long long)c);
@@ -154,10 +165,11 @@ static void check_means(const struct norm *n) {
     for (int64_t at = 0; at < BATCH * n->groups; at++) {
         double sum = 0;
         for (int64_t j = 0; j < n->width; j++) {
-            double channel = 0;
-            for (int64_t e = 0; e < POSITIONS; e++)
-                channel =
-                    rounded(n, channel + GET(n, x, place(n, at / n->groups, at % n->groups, e, j)));
+            double channel = 0, lost = 0;
+            for (int64_t e = 0; e < POSITIONS; e++) {
+                double x = GET(n, x, place(n, at / n->groups, at % n->groups, e, j));
+                channel = compensated(n, channel, x, &lost);
+            }
             sum = rounded(n, sum + channel);
         }
         CHECK_MSG(WIDE(n, mean, at) == rounded(n, sum / (double)(POSITIONS * n->width)),

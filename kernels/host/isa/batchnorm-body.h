@@ -3,6 +3,8 @@
  * WIDE) vectors of columns from j on, each of n lanes.
  */
 
+#include "kernels/host/isa/compensated.h"
+
 enum { OOM_R(WIDE) = 4, OOM_R(WIDE_BACK) = 2 };
 
 /* Rows in all, and the count of one sample. */
@@ -15,13 +17,6 @@ static real OOM_R(total)(const real *counts, int64_t batch, int64_t positions) {
 
 OOM_FUNCTION real OOM_R(count_of)(const real *counts, int64_t sample) {
     return counts != NULL ? counts[sample] : 1;
-}
-
-/* sum + value, with what the last addition lost in `lost` (Kahan 1965). */
-OOM_FUNCTION void OOM_R(add)(vreal *sum, vreal *lost, vreal value) {
-    vreal rest = value - *lost, next = *sum + rest;
-    *lost = (next - *sum) - rest;
-    *sum = next;
 }
 
 /* What a block of columns needs to know. */
@@ -147,35 +142,60 @@ struct OOM_R(backward_state) {
     vreal sum_d[OOM_R(WIDE_BACK)], sum_dx[OOM_R(WIDE_BACK)];
 };
 
+/* Compensated sums of dout and dout * xhat. */
+struct OOM_R(sample_sums) {
+    vreal d[OOM_R(WIDE_BACK)], lost_d[OOM_R(WIDE_BACK)];
+    vreal dx[OOM_R(WIDE_BACK)], lost_dx[OOM_R(WIDE_BACK)];
+};
+
+OOM_FUNCTION void OOM_R(add_sample)(const struct oom_batchnorm_backward_args *a, int64_t sample,
+                                    int64_t j, const int vectors, int64_t n,
+                                    const struct OOM_R(backward_state) * s,
+                                    struct OOM_R(sample_sums) * sums) {
+    const int64_t first = sample * a->positions * a->channels + j;
+    const stored *x = OOM_HOST_PTR(const stored, a->x) + first;
+    const stored *dout = OOM_HOST_PTR(const stored, a->dout) + first;
+    for (int64_t e = 0; e < a->positions; e++, x += a->channels, dout += a->channels) {
+        OOM_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            vreal d = OOM_S(oom_take)(dout + v * REAL_LANES, n);
+            vreal xhat = (OOM_S(oom_take)(x + v * REAL_LANES, n) - s->mean[v]) * s->rstd[v];
+            OOM_R(add)(&sums->d[v], &sums->lost_d[v], d);
+            OOM_R(add)(&sums->dx[v], &sums->lost_dx[v], d * xhat);
+        }
+    }
+}
+
 OOM_FUNCTION void OOM_R(backward_sums)(const struct OOM_R(backward) * f, int64_t j,
                                        const int vectors, int64_t n,
                                        struct OOM_R(backward_state) * s) {
     const struct oom_batchnorm_backward_args *a = f->a;
-    const int64_t c = a->channels, rows = a->batch * a->positions;
     real *dgammas = OOM_HOST_PTR(real, a->dgamma) + j, *dbetas = OOM_HOST_PTR(real, a->dbeta) + j;
     vreal dgamma[OOM_R(WIDE_BACK)], dbeta[OOM_R(WIDE_BACK)];
-    vreal lost_d[OOM_R(WIDE_BACK)] = {{0}}, lost_dx[OOM_R(WIDE_BACK)] = {{0}};
+    struct OOM_R(sample_sums) all = {.d = {{0}}};
     OOM_UNROLL
     for (int v = 0; v < vectors; v++) {
         const int64_t at = v * REAL_LANES;
         s->mean[v] = OOM_V(oom_take)(OOM_HOST_PTR(const real, a->mean) + j + at, n);
         s->rstd[v] = OOM_V(oom_take)(OOM_HOST_PTR(const real, a->rstd) + j + at, n);
-        s->sum_d[v] = s->sum_dx[v] = (vreal){0};
         dgamma[v] = OOM_V(oom_take)(dgammas + at, n);
         dbeta[v] = OOM_V(oom_take)(dbetas + at, n);
     }
-    const stored *x = OOM_HOST_PTR(const stored, a->x) + j;
-    const stored *dout = OOM_HOST_PTR(const stored, a->dout) + j;
-    for (int64_t r = 0; r < rows; r++, x += c, dout += c) {
+    for (int64_t b = 0; b < a->batch; b++) {
+        struct OOM_R(sample_sums) one = {.d = {{0}}};
+        OOM_R(add_sample)(a, b, j, vectors, n, s, &one);
         OOM_UNROLL
         for (int v = 0; v < vectors; v++) {
-            vreal d = OOM_S(oom_take)(dout + v * REAL_LANES, n);
-            vreal dx = d * ((OOM_S(oom_take)(x + v * REAL_LANES, n) - s->mean[v]) * s->rstd[v]);
-            OOM_R(add)(&s->sum_d[v], &lost_d[v], d);
-            OOM_R(add)(&s->sum_dx[v], &lost_dx[v], dx);
-            dgamma[v] += dx;
-            dbeta[v] += d;
+            OOM_R(add)(&all.d[v], &all.lost_d[v], one.d[v]);
+            OOM_R(add)(&all.dx[v], &all.lost_dx[v], one.dx[v]);
+            dgamma[v] += one.dx[v];
+            dbeta[v] += one.d[v];
         }
+    }
+    OOM_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        s->sum_d[v] = all.d[v];
+        s->sum_dx[v] = all.dx[v];
     }
     OOM_UNROLL
     for (int v = 0; v < vectors; v++) {

@@ -2,6 +2,8 @@
  * groupnorm-body.h: groupnorm.c for one element type.
  */
 
+#include "kernels/host/isa/compensated.h"
+
 /* The groups of a unit: group `first` of sample `sample`, channels [begin, end). */
 struct OOM_R(unit) {
     int64_t sample, first, groups, begin, end, width;
@@ -47,7 +49,7 @@ OOM_FUNCTION void OOM_R(channel_sums)(const stored *x, int64_t positions, int64_
                                       const real *mean, real *parts) {
     for (int64_t i = 0; i < n; i += REAL_LANES) {
         const stored *at = x + i;
-        vreal sum = {0}, centre = {0};
+        vreal sum = {0}, lost = {0}, centre = {0};
         if (mean != NULL) centre = OOM_V(oom_load)(mean + i);
         for (int64_t e = 0; e < positions; e++, at += c) {
             vreal value = OOM_S(oom_take)(at, n - i);
@@ -55,7 +57,7 @@ OOM_FUNCTION void OOM_R(channel_sums)(const stored *x, int64_t positions, int64_
                 vreal distance = value - centre;
                 value = distance * distance;
             }
-            sum += value;
+            OOM_R(add)(&sum, &lost, value);
         }
         OOM_V(oom_store)(parts + i, sum);
     }
@@ -142,11 +144,12 @@ static void OOM_R(strip_sums)(struct OOM_R(strip) * s) {
     for (int64_t i = 0; i < s->n; i += REAL_LANES) {
         const vreal mean = OOM_V(oom_load)(s->mean + i), rstd = OOM_V(oom_load)(s->rstd + i);
         const vreal gamma = OOM_V(oom_take)(s->gamma + s->j + i, s->n - i);
-        vreal sum = {0}, sum_x = {0};
+        vreal sum = {0}, sum_x = {0}, lost = {0}, lost_x = {0};
         for (int64_t e = 0, at = s->j + i; e < s->positions; e++, at += s->channels) {
             vreal g = OOM_S(oom_take)(s->dout + at, s->n - i) * gamma;
-            sum += g;
-            sum_x += g * ((OOM_S(oom_take)(s->x + at, s->n - i) - mean) * rstd);
+            vreal xhat = (OOM_S(oom_take)(s->x + at, s->n - i) - mean) * rstd;
+            OOM_R(add)(&sum, &lost, g);
+            OOM_R(add)(&sum_x, &lost_x, g * xhat);
         }
         OOM_V(oom_store)(s->sum + i, sum);
         OOM_V(oom_store)(s->sum_x + i, sum_x);
@@ -226,13 +229,15 @@ static void OOM_R(parameters)(const struct oom_groupnorm_backward_args *a, int64
     int64_t group[REAL_LANES] = {0};
     for (int64_t i = 0; i < REAL_LANES && i < n; i++) group[i] = (j + i) / width;
     for (int64_t b = 0; b < a->batch; b++, means += a->groups, rstds += a->groups) {
-        vreal mean, rstd;
+        vreal mean, rstd, one = {0}, one_x = {0}, lost = {0}, lost_x = {0};
         for (int i = 0; i < REAL_LANES; i++) mean[i] = means[group[i]], rstd[i] = rstds[group[i]];
         for (int64_t e = 0; e < a->positions; e++, dout += a->channels, x += a->channels) {
             vreal d = OOM_S(oom_take)(dout, n);
-            sum_gamma += d * ((OOM_S(oom_take)(x, n) - mean) * rstd);
-            sum_beta += d;
+            OOM_R(add)(&one_x, &lost_x, d * ((OOM_S(oom_take)(x, n) - mean) * rstd));
+            OOM_R(add)(&one, &lost, d);
         }
+        sum_gamma += one_x;
+        sum_beta += one;
     }
     OOM_V(oom_put)(dgamma, n, sum_gamma);
     OOM_V(oom_put)(dbeta, n, sum_beta);
