@@ -101,9 +101,9 @@ static void raise_mean(struct oom_trainer_options *trainer) {
 }
 
 /* The largest gradient of a logit is about scale / rows, and f16 ends at 2^16: a power of two that
- * is two halvings away from not overflowing. */
+ * is some halvings away from not overflowing. */
 static double overflowing_scale(const struct oom_job *job) {
-    double scale = 0x1p18;
+    double scale = 0x1p17;
     for (int64_t n = job->samples * oom_spec_rows(&job->trainer.spec); n > 1; n /= 2) scale *= 2;
     return scale;
 }
@@ -121,10 +121,11 @@ static enum oom_status make_curve(struct oom_job *job, enum oom_amp amp) {
 
 static enum oom_status make(struct oom_situation *s, const struct oom_row *row, enum oom_amp amp,
                             struct oom_case *out) {
-    enum { STEPS = 2, OVERFLOW_STEPS = 5, CURVE_SCALE = 4096 };
+    enum { STEPS = 2, OVERFLOW_STEPS = 6, CURVE_SCALE = 4096 };
     struct oom_model_spec spec;
     OOM_TRY(model_of(s, row, &spec));
     struct oom_job unmitigated = oom_situation_job(s, &spec, spec.batch, STEPS);
+    unmitigated.trainer.learning_rate = 0x1p-13; /* as a warm-up has it */
     if (row->choice == OVERFLOW) unmitigated.steps = OVERFLOW_STEPS;
     if (row->choice == LARGE_MEAN) raise_mean(&unmitigated.trainer);
     if (row->choice == CURVE) OOM_TRY(make_curve(&unmitigated, amp));

@@ -9,7 +9,7 @@
 void checkpoint_plan_test(void);
 
 /* How wide sizes and costs are spread. */
-enum spread { FEW_UNITS, UNIFORM, HEAVY_TAILS, MANY_ZEROS, SPREADS };
+enum spread { FEW_UNITS, UNIFORM, HEAVY_TAILS, MANY_ZEROS, SPREADS, HUNDREDS };
 
 static uint64_t draw(struct oom_rng *rng, enum spread spread) {
     switch (spread) {
@@ -17,6 +17,8 @@ static uint64_t draw(struct oom_rng *rng, enum spread spread) {
         return oom_rng_below(rng, 7);
     case UNIFORM:
         return 1 + oom_rng_below(rng, 100000);
+    case HUNDREDS:
+        return oom_rng_below(rng, 200);
     case HEAVY_TAILS:
         return (UINT64_C(1) << oom_rng_below(rng, 20)) + oom_rng_below(rng, 3);
     default:
@@ -40,7 +42,10 @@ static void random_stages(struct model *m, int n, enum spread spread, struct oom
         s->gradient = 512 * draw(rng, spread);
         s->left = leaves ? 512 * draw(rng, spread) : 0;
         s->reads_output = reads && oom_rng_below(rng, 2) == 0;
-        set_peaks(m, i, 512 * draw(rng, spread), 512 * draw(rng, spread), 512 * draw(rng, spread));
+        uint64_t forward = 512 * draw(rng, spread), save = 512 * draw(rng, spread);
+        set_peaks(m, i, forward, save, 512 * draw(rng, spread));
+        if (oom_rng_below(rng, 3) == 0) s->peak[FREE] += 512 * 6 * draw(rng, spread);
+        if (oom_rng_below(rng, 3) == 0) s->peak[TICK] += 512 * 6 * draw(rng, spread);
     }
 }
 
@@ -299,21 +304,30 @@ static uint64_t peak_of_none(const struct model *m) {
     return peak;
 }
 
-static void against_table(int n, int chains, uint64_t seed) {
+static int least_units(const struct model *m) {
+    uint64_t bytes = 0;
+    CHECK_OK(oom_checkpoint_minimum(&m->chain, &bytes));
+    return (int)(bytes / 512);
+}
+
+static void against_table(enum spread spread, int n, int chains, uint64_t seed) {
     struct oom_rng rng = {seed};
     struct model m;
     int compared = 0;
     TEST("checkpoint plan: %d random chains of length %d against the table over all units", chains,
          n);
     for (int k = 0; k < chains; k++) {
-        random_stages(&m, n, FEW_UNITS, &rng);
+        random_stages(&m, n, spread, &rng);
         for (int i = 0; i < n; i++) m.stages[i].forward_flops = oom_rng_below(&rng, 1000000);
         int units = (int)(peak_of_none(&m) / 512);
         struct table t = {&m, n, units, NULL};
         t.cells = oom_host_calloc((size_t)(n + 1) * (size_t)(n + 1),
                                   sizeof *t.cells * (size_t)(units + 1));
         fill_table(&t);
-        for (int u = 0; u <= units; u += 1 + units / 24) {
+        int least = least_units(&m);
+        for (int i = 0; i <= 24; i++) { /* closer together towards the minimum */
+            int u = least - 1 + (units - least + 1) * i * i / (24 * 24);
+            if (u < 0) continue; /* below nothing */
             uint64_t best = *cell(&t, 0, n, u * INT64_C(512));
             CHECK_EQ(planned(&m, (uint64_t)u * 512), best < none ? best : UINT64_MAX);
             compared++;
@@ -431,8 +445,9 @@ void checkpoint_plan_test(void) {
     below_minimum();
     nesting_pays();
     brute_force();
-    against_table(20, 6, 1);
-    against_table(48, 3, 2);
+    against_table(HUNDREDS, 16, 16, 1);
+    against_table(FEW_UNITS, 20, 6, 2);
+    against_table(FEW_UNITS, 48, 3, 3);
     for (int n = 1; n <= 64; n = n < 8 ? n + 1 : n * 2) against_revolve(n);
     budgets_monotone();
     host_memory();

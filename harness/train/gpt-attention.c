@@ -82,7 +82,8 @@ static enum oom_status tiled_backward(struct oom_trainer *t, int layer,
                                                      .dqkv = dqkv->data};
     struct oom_tensor workspace;
     uint64_t bytes = oom_op_workspace_bytes(OOM_OP_ATTENTION_TILED_BACKWARD, &args);
-    OOM_TRY(oom_scope_alloc(&t->scope, bytes, OOM_TAG_WORKSPACE, "attention workspace", &workspace));
+    OOM_TRY(
+        oom_scope_alloc(&t->scope, bytes, OOM_TAG_WORKSPACE, "attention workspace", &workspace));
     args.workspace = workspace.data;
     OOM_TRY(oom_run(t->session, OOM_OP_ATTENTION_TILED_BACKWARD, &args));
     OOM_TRY(oom_drop(t, &workspace));

@@ -30,8 +30,8 @@ struct run {
     struct oom_sizing sizing;
     struct oom_state_print before; /* the step in hand */
     struct oom_skip_watch skip;
-    double flops;                  /* of every op so far */
-    uint64_t foreign;              /* bytes held now, as the device rounds */
+    double flops;     /* of every op so far */
+    uint64_t foreign; /* bytes held now, as the device rounds */
     uint64_t scratch;
     struct oom_injector injector;
     uint64_t calls_before; /* of alloc, before the steps */

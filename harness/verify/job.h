@@ -107,7 +107,7 @@ struct oom_job_result {
     double forward_flops, again_flops;
     struct oom_checkpoint_fit fit; /* where the job chose its budget */
 
-    bool torn_down;      /* teardown was judged: the next two are figures */
+    bool torn_down; /* teardown was judged: the next two are figures */
     uint64_t left_allocated, left_reserved;
 
     double seconds, step_seconds; /* of all, of the steps where they came to their end */

@@ -272,9 +272,9 @@ static int within(const char *model, int64_t samples, enum oom_amp amp) {
 static void right_runs(void) {
     static const char *const models[] = {
         "cnn,layers=3,width=3,image=12,stages=3,norm=batch,vocab=6",
-        "cnn,layers=2,width=8,image=16,stages=2,norm=batch,vocab=10",
+        "cnn,layers=1,width=4,image=32,stages=1,norm=batch,vocab=5",
         "cnn,layers=2,width=6,image=14,stages=2,norm=group,groups=3,vocab=4",
-        "cnn,layers=2,width=8,image=16,stages=2,norm=group,groups=8,vocab=10",
+        "cnn,layers=3,width=5,image=9,stages=1,norm=group,groups=5,vocab=3",
     };
     int beyond[3] = {0};
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
