@@ -201,7 +201,7 @@ extern const char oom_lesson_precision[];
 const struct oom_scenario oom_scenario_precision = {
     .name = "precision",
     .summary = "fp32 does not fit: halves with f32 master weights, and a scale for the loss",
-    .seconds = 4,
+    .seconds = 10,
     .most_need = 1.15,
     .list = list,
     .lesson = oom_lesson_precision,
