@@ -51,8 +51,7 @@ static void apply(int choice, struct oom_job *job) {
 
 /* The reference keeps everything, in the same precision, and does not cut the batch: its bits are
  * asked for. The truth goes through the samples one by one, with masks by their identities: not for
- * running random numbers. Nor for images: their mean gives all positions of a channel one and the
- * same gradient, and a chain over a repeated term repeats its rounding, outside of any bound. */
+ * running random numbers. */
 static enum oom_status make(struct oom_situation *s, const struct oom_row *row,
                             struct oom_case *out) {
     int choice = row->choice;
@@ -66,7 +65,7 @@ static enum oom_status make(struct oom_situation *s, const struct oom_row *row,
     oom_situation_case(out, &mitigated, &unmitigated, need);
     out->reference = OOM_REFERENCE_WHOLE;
     out->without_oom = true;
-    out->bounded = row->model != OOM_MODEL_CNN && !(choice & (STATEFUL | COMBINED));
+    out->bounded = !(choice & (STATEFUL | COMBINED));
     return OOM_OK;
 }
 
