@@ -376,6 +376,25 @@ bool oom_checkpoint_bounds_window(const struct oom_checkpoint_bounds *b, int s, 
     return any && out->from <= out->to;
 }
 
+/* What leads to plan(s, n) costs least where most is kept: at the least allowance. */
+static double least_before(const struct oom_checkpoint_bounds *b, int s, int64_t allowance) {
+    int slot = slot_of(allowance, b->fine, b->top);
+    if (slot > b->top) return never;
+    return reach_of(b, s)[b->top - slot] - b->price * (double)(b->budget - allowance);
+}
+
+bool oom_checkpoint_bounds_useful(const struct oom_checkpoint_bounds *b, int s, int e,
+                                  const struct oom_checkpoint_window *plan, int64_t limit) {
+    double below = with_slack(b, limit) - (double)plan->flops;
+    if (e == b->tables->n) return least_before(b, s, plan->from) < below;
+    const double *out = outside_of(b, s, e);
+    int last = (int)min(slot_of(plan->to, b->coarse, COARSE), coarse_of(b->top));
+    for (int k = slot_of(plan->from, b->coarse, COARSE); k <= last; k++) {
+        if (out[k] < below) return true;
+    }
+    return false;
+}
+
 /* ---- the whole ---- */
 
 static int64_t lost(const struct oom_checkpoint_tables *t, int64_t slot) {

@@ -52,4 +52,9 @@ struct oom_checkpoint_window {
 bool oom_checkpoint_bounds_window(const struct oom_checkpoint_bounds *bounds, int s, int e,
                                   int64_t limit, struct oom_checkpoint_window *out);
 
+/* Can a plan(s, e) of so many flops, given an allowance in from..to, be part of a whole below the
+ * limit? */
+bool oom_checkpoint_bounds_useful(const struct oom_checkpoint_bounds *bounds, int s, int e,
+                                  const struct oom_checkpoint_window *plan, int64_t limit);
+
 #endif

@@ -3,8 +3,6 @@
 #include "harness/train/checkpoint-schedule.h"
 #include "kernels/hostmem.h"
 
-#include <string.h>
-
 #define at oom_checkpoint_at
 #define max oom_checkpoint_max
 #define min oom_checkpoint_min
@@ -232,16 +230,22 @@ static enum oom_status add_splits(struct oom_checkpoint_search *search, int s, i
     return OOM_OK;
 }
 
-static enum oom_status keep(struct oom_checkpoint_search *search, int s, int e) {
-    size_t count = search->current.count;
-    OOM_TRY(reserve(&search->pool, count));
-    if (count > 0) {
-        memcpy(search->pool.points + search->pool.count, search->current.points,
-               count * sizeof(point));
+/* The points that matter, at the pool's end. Without one, its allowances get the point below. */
+static enum oom_status keep(struct oom_checkpoint_search *search, int s, int e, int64_t to,
+                            int64_t limit) {
+    const struct oom_checkpoint_points *current = &search->current;
+    struct oom_checkpoint_points *pool = &search->pool;
+    size_t first = pool->count;
+    OOM_TRY(reserve(pool, current->count));
+    for (size_t i = 0; i < current->count; i++) {
+        point p = current->points[i];
+        int64_t end = i + 1 < current->count ? current->points[i + 1].bytes - 1 : to;
+        struct oom_checkpoint_window plan = {p.bytes, end, p.flops};
+        if (!oom_checkpoint_bounds_useful(search->bounds, s, e, &plan, limit)) continue;
+        pool->points[pool->count++] = p;
     }
     search->frontiers[at(search->tables, s, e)] =
-        (struct oom_checkpoint_frontier){search->pool.count, count};
-    search->pool.count += count;
+        (struct oom_checkpoint_frontier){first, pool->count - first};
     return OOM_OK;
 }
 
@@ -256,7 +260,7 @@ static enum oom_status fill(struct oom_checkpoint_search *search, int s, int e, 
             OOM_TRY(add_splits(search, s, e, &window));
         }
     }
-    return keep(search, s, e);
+    return keep(search, s, e, window.to, limit);
 }
 
 /* ---- the whole ---- */

@@ -28,7 +28,7 @@ static enum oom_status search_all(struct oom_checkpoint_search *search, int64_t 
     int64_t most = t->work[t->n] * t->n + 1;
     *flops = -1;
     /* a bound that has a price is a close one */
-    int64_t step = t->work[t->n] / (search->bounds->price > 0 ? 1024 : 128) + 1;
+    int64_t step = t->work[t->n] / (search->bounds->price > 0 ? 8192 : 128) + 1;
     for (; *flops < 0; step *= 2) {
         int64_t limit = oom_checkpoint_min(least + step, most);
         oom_checkpoint_bounds_limit(search->bounds, limit);
