@@ -5,10 +5,10 @@
 #include "harness/verify/job.h"
 
 #include "harness/base/fingerprint.h"
+#include "harness/verify/branches.h"
 #include "harness/verify/canary.h"
 #include "harness/verify/recording.h"
 #include "harness/verify/skips.h"
-#include "kernels/half.h"
 #include "kernels/hostmem.h"
 
 #include <errno.h>
@@ -276,39 +276,13 @@ bool oom_job_keeps_branches(const struct oom_job *job) {
 
 enum { BRANCHES = 4096 }; /* of a buffer on the stack */
 
-static bool is_positive(enum oom_dtype dtype, const void *array, int64_t i) {
-    switch (dtype) {
-    case OOM_F16:
-        return oom_f32_from_f16(((const uint16_t *)array)[i]) > 0;
-    case OOM_BF16:
-        return oom_f32_from_bf16(((const uint16_t *)array)[i]) > 0;
-    case OOM_F32:
-        return ((const float *)array)[i] > 0;
-    default:
-        return ((const double *)array)[i] > 0;
-    }
-}
-
-/* Decisions [at, at + n) of those of the kink. */
-static enum oom_status read_decisions(struct run *run, const struct oom_kink *kink, int64_t at,
-                                      int64_t n, uint8_t out[BRANCHES]) {
-    double values[BRANCHES]; /* room for the widest elements */
-    bool pool = kink->kind == OOM_KINK_POOL;
-    const struct oom_tensor *from = pool ? kink->taken : kink->x;
-    uint64_t size = oom_dtype_bytes(from->dtype);
-    OOM_TRY(run->session.device->api->download(run->session.device, pool ? (void *)out : values,
-                                               from->data + (uint64_t)at * size, (uint64_t)n * size,
-                                               run->session.stream));
-    for (int64_t i = 0; !pool && i < n; i++) out[i] = is_positive(from->dtype, values, i);
-    return OOM_OK;
-}
-
 static enum oom_status store_sample(struct run *run, const struct oom_kink *kink, int64_t place) {
     uint8_t decisions[BRANCHES];
     int64_t to = oom_job_branches_at(run->job, kink->index, kink->begin + place);
     for (int64_t done = 0; done < kink->elements; done += BRANCHES) {
         int64_t n = kink->elements - done < BRANCHES ? kink->elements - done : BRANCHES;
-        OOM_TRY(read_decisions(run, kink, place * kink->elements + done, n, decisions));
+        OOM_TRY(
+            oom_branches_read(&run->session, kink, place * kink->elements + done, n, decisions));
         if (pwrite(run->branches, decisions, (size_t)n, (off_t)(to + done)) != (ssize_t)n) {
             return oom_fail_native(OOM_IO, errno, "the file of branches: %s", strerror(errno));
         }

@@ -1,8 +1,8 @@
 #include "harness/verify/witness.h"
 
 #include "harness/train/given.h"
+#include "harness/verify/branches.h"
 #include "harness/verify/state.h"
-#include "kernels/half.h"
 #include "kernels/hostmem.h"
 
 #include <stdio.h>
@@ -107,36 +107,19 @@ static void describe_outputs(const struct oom_trainer *t, struct oom_safetensors
     oom_safetensors_size(out->dtype, out->rank, out->shape, &out->count, &out->bytes);
 }
 
-/* Elements of any floating type, as they come from the device: their values in the wide type, or
- * whether they are above 0. */
+/* Elements of any floating type, as they come from the device: their values in the wide type. */
 struct pieces {
     enum oom_dtype dtype;
-    double *f64; /* one of these three */
+    double *f64; /* one of the two */
     float *f32;
-    uint8_t *signs;
 };
-
-static double element_of(const void *data, enum oom_dtype dtype, size_t i) {
-    switch (dtype) {
-    case OOM_F16:
-        return (double)oom_f32_from_f16(((const uint16_t *)data)[i]);
-    case OOM_BF16:
-        return (double)oom_f32_from_bf16(((const uint16_t *)data)[i]);
-    case OOM_F32:
-        return (double)((const float *)data)[i];
-    default:
-        return ((const double *)data)[i];
-    }
-}
 
 static enum oom_status take_piece(void *context, const void *data, size_t bytes) {
     struct pieces *pieces = context;
     size_t count = bytes / oom_dtype_bytes(pieces->dtype);
     for (size_t i = 0; i < count; i++) {
-        double value = element_of(data, pieces->dtype, i);
-        if (pieces->signs != NULL) {
-            *pieces->signs++ = value > 0;
-        } else if (pieces->f64 != NULL) {
+        double value = oom_element(pieces->dtype, data, i);
+        if (pieces->f64 != NULL) {
             *pieces->f64++ = value;
         } else {
             *pieces->f32++ = (float)value;
@@ -187,17 +170,10 @@ static enum oom_status branch_of(struct oom_witness *w, int layer, int64_t eleme
 
 static enum oom_status see_branches(void *context, const struct oom_kink *kink) {
     struct oom_witness *w = context;
-    struct oom_session *session = w->trainer->session;
     struct oom_branch_record *branch = NULL;
     OOM_TRY(branch_of(w, kink->index, kink->elements, &branch));
     uint8_t *out = branch->side + kink->begin * kink->elements;
-    int64_t n = kink->samples * kink->elements;
-    if (kink->kind == OOM_KINK_POOL) {
-        return session->device->api->download(session->device, out, kink->taken->data, (uint64_t)n,
-                                              session->stream);
-    }
-    struct pieces pieces = {.dtype = kink->x->dtype, .signs = out};
-    return read_pieces(session, *kink->x, n, &pieces);
+    return oom_branches_read(w->trainer->session, kink, 0, kink->samples * kink->elements, out);
 }
 
 enum oom_status oom_witness_begin(struct oom_witness *w, struct oom_trainer *t) {

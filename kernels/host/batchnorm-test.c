@@ -210,16 +210,7 @@ static void backward_case(enum oom_dtype dtype, int64_t c, bool counted, bool wi
 }
 
 /* One rounding to what is computed in. */
-static double rounded(const struct norm *n, double x) {
-    return n->wide == OOM_F64 ? x : (double)(float)x;
-}
-
-/* sum + value by Kahan's rule, each operation rounded. */
-static double compensated(const struct norm *n, double sum, double value, double *lost) {
-    double rest = rounded(n, value - *lost), next = rounded(n, sum + rest);
-    *lost = rounded(n, rounded(n, next - sum) - rest);
-    return next;
-}
+#define rounded(n, x) test_rounded((n)->wide, x)
 
 /* mean, dgamma and dbeta are the stated chains of additions, each product rounded before. */
 static void chain_case(enum oom_dtype dtype, bool counted) {
@@ -242,10 +233,10 @@ static void chain_case(enum oom_dtype dtype, bool counted) {
             double d = GET(&n, dout, r * c + j), x = GET(&n, x, r * c + j);
             double times = count_of(&n, counted, r);
             double xhat = rounded(&n, rounded(&n, x - mean) * rstd);
-            sum = compensated(&n, sum, rounded(&n, times * x), &lost);
+            sum = test_compensated((&n)->wide, sum, rounded(&n, times * x), &lost);
             total += times;
-            one_x = compensated(&n, one_x, rounded(&n, d * xhat), &lost_x);
-            one = compensated(&n, one, d, &lost_d);
+            one_x = test_compensated((&n)->wide, one_x, rounded(&n, d * xhat), &lost_x);
+            one = test_compensated((&n)->wide, one, d, &lost_d);
             if ((r + 1) % n.positions != 0) continue;
             dgamma[j] = rounded(&n, dgamma[j] + one_x);
             dbeta[j] = rounded(&n, dbeta[j] + one);

@@ -129,16 +129,7 @@ static void backward_group(const struct norm *n, int64_t b, int64_t g, bool with
 }
 
 /* One rounding to what is computed in. */
-static double rounded(const struct norm *n, double x) {
-    return n->wide == OOM_F64 ? x : (double)(float)x;
-}
-
-/* sum + value by Kahan's rule, each operation rounded. */
-static double compensated(const struct norm *n, double sum, double value, double *lost) {
-    double rest = rounded(n, value - *lost), next = rounded(n, sum + rest);
-    *lost = rounded(n, rounded(n, next - sum) - rest);
-    return next;
-}
+#define rounded(n, x) test_rounded((n)->wide, x)
 
 /* dgamma and dbeta from `old`: a sample's chain over positions, then one over samples. */
 static void check_parameters(const struct norm *n, const double *dgamma, const double *dbeta) {
@@ -148,8 +139,8 @@ static void check_parameters(const struct norm *n, const double *dgamma, const d
             int64_t i = r * n->c + c, at = r / POSITIONS * n->groups + c / n->width;
             double d = GET(n, dout, i), xhat = rounded(n, GET(n, x, i) - WIDE(n, mean, at));
             xhat = rounded(n, xhat * WIDE(n, rstd, at));
-            one_x = compensated(n, one_x, rounded(n, d * xhat), &lost_x);
-            one = compensated(n, one, d, &lost);
+            one_x = test_compensated((n)->wide, one_x, rounded(n, d * xhat), &lost_x);
+            one = test_compensated((n)->wide, one, d, &lost);
             if ((r + 1) % POSITIONS != 0) continue;
             sum_x = rounded(n, sum_x + one_x);
             sum = rounded(n, sum + one);
@@ -168,7 +159,7 @@ static void check_means(const struct norm *n) {
             double channel = 0, lost = 0;
             for (int64_t e = 0; e < POSITIONS; e++) {
                 double x = GET(n, x, place(n, at / n->groups, at % n->groups, e, j));
-                channel = compensated(n, channel, x, &lost);
+                channel = test_compensated((n)->wide, channel, x, &lost);
             }
             sum = rounded(n, sum + channel);
         }

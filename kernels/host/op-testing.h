@@ -234,4 +234,16 @@ OOM_TEST_HELPER void test_close(const char *what, int64_t i, double got, double 
               (long long)i, got, want, bound);
 }
 
+/* One rounding to f32 or f64. */
+static inline double test_rounded(enum oom_dtype wide, double x) {
+    return wide == OOM_F64 ? x : (double)(float)x;
+}
+
+/* sum + value by Kahan's rule (1965), each operation rounded. */
+static inline double test_compensated(enum oom_dtype wide, double sum, double value, double *lost) {
+    double rest = test_rounded(wide, value - *lost), next = test_rounded(wide, sum + rest);
+    *lost = test_rounded(wide, test_rounded(wide, next - sum) - rest);
+    return next;
+}
+
 #endif
