@@ -568,6 +568,35 @@ static void recoveries(void) {
     }
 }
 
+/* The forwards of a failed step have changed batch statistics and running random numbers, whether
+ * its tensors are dropped or not. */
+static void statistics_come_back(enum oom_recovery recovery, const char *name) {
+    TEST("batch size: recovery %s takes statistics and running random numbers back", name);
+    struct rig_options o = {.model = "cnn,layers=1,width=4,image=4,stages=1,vocab=4,dropout=0.25",
+                            .dtype = OOM_F32};
+    struct oom_trainer_options options = rig_trainer_options(&o);
+    struct snapshot before = {0}, changed = {0}, after = {0};
+    struct rig rig;
+    options.rng = OOM_RNG_STATEFUL;
+    rig_open_allocator(&rig, &o);
+    CHECK_OK(oom_trainer_create(&rig.session, &options, &rig.trainer));
+    rig_window(&rig, 4, 0, false);
+    read_statistics(&rig, &before);
+    CHECK_OK(oom_trainer_begin_step(rig.trainer));
+    CHECK_OK(oom_trainer_micro_batch(rig.trainer, &rig.window, 0, 4,
+                                     (struct oom_weighing){.divisor = rig.window.total}));
+    read_statistics(&rig, &changed);
+    CHECK(!snapshot_same(&before, &changed) && rig.trainer->rng_offset > 0);
+    CHECK_OK(oom_recover(rig.trainer, recovery));
+    read_statistics(&rig, &after);
+    CHECK(snapshot_same(&before, &after));
+    CHECK_EQ(rig.trainer->rng_offset, 0);
+    snapshot_free(&before);
+    snapshot_free(&changed);
+    snapshot_free(&after);
+    rig_close(&rig);
+}
+
 void batch_size_test(void) {
     static const char gpt[] = "gpt,layers=1,width=8,heads=2,context=6,vocab=9,dropout=0.125";
     static const char scores[] = "gpt,layers=1,width=8,heads=2,context=5,vocab=9,attention=scores";
@@ -592,4 +621,6 @@ void batch_size_test(void) {
     optimizer_all_or_nothing(OOM_OPTIMIZER_ADAMW, 12);
     host_memory();
     recoveries();
+    statistics_come_back(OOM_RECOVERY_FULL, "full");
+    statistics_come_back(OOM_RECOVERY_HELD, "held");
 }

@@ -41,7 +41,7 @@ int64_t oom_sizing_next(const struct oom_sizing *sizing) {
 enum oom_status oom_recover(struct oom_trainer *t, enum oom_recovery recovery) {
     bool held = recovery == OOM_RECOVERY_HELD || recovery == OOM_RECOVERY_EMPTIED;
     if (held || oom_control_on(OOM_CONTROL_REFERENCES_HELD)) {
-        oom_trainer_forget(t);
+        OOM_TRY(oom_trainer_forget(t));
     } else {
         OOM_TRY(oom_trainer_drop(t));
     }

@@ -355,11 +355,15 @@ enum oom_status oom_trainer_end_step(struct oom_trainer *t) {
 }
 
 /* Nothing of the step is remembered: the structs that named its tensors are wiped. */
-void oom_trainer_forget(struct oom_trainer *t) {
+enum oom_status oom_trainer_forget(struct oom_trainer *t) {
     t->batch = (struct oom_batch){0};
     t->logits = t->dlogits = t->losses = (struct oom_tensor){0};
     oom_stages_forget(&t->stages);
     for (int i = 0; i < t->parameter_count; i++) t->parameters[i].half = (struct oom_tensor){0};
+    t->rng_offset = t->rng_offset_before;
+    t->recomputing = false;
+    t->scaler.unscaled = t->scaler.found = false;
+    return copy_statistics(t, true);
 }
 
 static void leak_one(struct oom_scope *scope) {
@@ -371,13 +375,9 @@ static void leak_one(struct oom_scope *scope) {
 }
 
 enum oom_status oom_trainer_drop(struct oom_trainer *t) {
-    oom_trainer_forget(t);
+    OOM_TRY(oom_trainer_forget(t));
     if (oom_control_on(OOM_CONTROL_TENSOR_LEAKED)) leak_one(&t->scope);
     if (oom_control_on(OOM_CONTROL_RNG_ADVANCED)) t->rng_step++;
-    t->rng_offset = t->rng_offset_before;
-    t->recomputing = false;
-    t->scaler.unscaled = t->scaler.found = false;
     OOM_TRY(oom_loop_drop(t));
-    OOM_TRY(oom_scope_drop(&t->scope));
-    return copy_statistics(t, true);
+    return oom_scope_drop(&t->scope);
 }

@@ -191,9 +191,9 @@ enum oom_status oom_trainer_end_step(struct oom_trainer *trainer);
 /* Drops every tensor of the failed step, results kept from it included, and takes back what its
  * forwards changed (statistics, running random numbers); gradients are not touched. */
 enum oom_status oom_trainer_drop(struct oom_trainer *trainer);
-/* Forgets them without freeing, as a program does that still references a failed step's tensors;
- * they are freed by a later drop, or with the trainer. */
-void oom_trainer_forget(struct oom_trainer *trainer);
+/* Takes back the same and forgets the tensors without freeing, as a program does that still
+ * references a failed step's; they are freed by a later drop, or with the trainer. */
+enum oom_status oom_trainer_forget(struct oom_trainer *trainer);
 /* Frees the gradients, or fills them with 0, as the options say. */
 enum oom_status oom_trainer_clear_gradients(struct oom_trainer *trainer);
 
