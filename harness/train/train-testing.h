@@ -9,7 +9,7 @@
 #define OOM_HARNESS_TRAIN_TRAIN_TESTING_H
 
 #include "harness/base/rng.h"
-#include "harness/train/accumulate.h"
+#include "harness/train/batch-size.h"
 #include "kernels/hostmem.h"
 #include "kernels/testing.h"
 
@@ -153,6 +153,18 @@ static inline enum oom_status rig_step(struct rig *rig, struct oom_cut cut, stru
     struct rig_ready ready = {rig, out};
     struct oom_gradients_ready call = {&ready, out != NULL ? rig_take_gradients : NULL};
     return oom_window_run(rig->trainer, &rig->window, cut, call);
+}
+
+/* A step by a rule of sizes, whose windows are of data that repeats after 4 samples. */
+static inline void rig_make_window(void *context, int64_t samples, struct oom_window *out) {
+    struct rig *rig = context;
+    oom_window_init(out, &rig->trainer->options.spec, &rig->source, samples, 4, false);
+}
+
+static inline enum oom_status rig_sized_step(struct rig *rig, struct oom_sizing *sizing, int step,
+                                             int64_t samples) {
+    return oom_sized_step(sizing, rig->trainer, step, samples, samples,
+                          (struct oom_windows){rig, rig_make_window});
 }
 
 #endif
