@@ -12,6 +12,7 @@
 
 #include "harness/base/rng.h"
 #include "kernels/hostmem.h"
+#include "kernels/testing.h"
 
 #include <string.h>
 
@@ -171,6 +172,16 @@ static inline enum oom_status recorder_run(struct recorder *r) {
 static inline void recorder_cut(struct oom_snapshot *snapshot, uint64_t count) {
     snapshot->traces[0].first += count;
     snapshot->traces[0].count -= count;
+}
+
+/* Every decision of the recording is found again. */
+static inline void expect_equal(const struct oom_snapshot *snapshot,
+                                struct oom_replay_verdict *out) {
+    CHECK_OK(oom_replay_verify(snapshot, NULL, out));
+    CHECK_MSG(out->matched, "%llu of %llu equal; event %llu: expected %s, got %s",
+              (unsigned long long)out->equal, (unsigned long long)out->decisions,
+              (unsigned long long)out->first_event, out->expected, out->got);
+    CHECK_EQ(out->equal, out->decisions);
 }
 
 #endif
