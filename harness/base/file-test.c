@@ -3,6 +3,7 @@
 #include "kernels/hostmem.h"
 #include "kernels/testing.h"
 
+#include <dirent.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,6 +27,15 @@ static void check_content(const char *path, const char *expected) {
     CHECK_STR(text, expected);
     CHECK_EQ(bytes, strlen(expected));
     oom_host_free(text);
+}
+
+static int entries(void) {
+    int count = 0;
+    DIR *listing = opendir(directory);
+    if (!CHECK(listing != NULL)) return -1;
+    while (readdir(listing) != NULL) count++;
+    closedir(listing);
+    return count;
 }
 
 static void whole_or_not(void) {
@@ -55,6 +65,16 @@ static void whole_or_not(void) {
     CHECK(lstat(in_directory("link"), &info) == 0 && S_ISLNK(info.st_mode));
     check_content(in_directory("a"), "four");
     CHECK(stat(in_directory("a"), &info) == 0 && (info.st_mode & 0777) == 0640);
+    TEST("file: a writer that is killed leaves nothing, where files need no name");
+    int before = entries();
+    CHECK_OK(oom_file_writer_open(&writer, in_directory("killed")));
+    if (writer.unnamed) {
+        CHECK_EQ(entries(), before);
+    } else {
+        SKIP("no O_TMPFILE here");
+    }
+    oom_file_writer_abandon(&writer);
+    CHECK_EQ(entries(), before);
     TEST("file: an empty one");
     CHECK_OK(oom_file_write(in_directory("empty"), NULL, 0));
     check_content(in_directory("empty"), "");

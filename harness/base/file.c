@@ -27,20 +27,55 @@ static size_t directory_bytes(const char *path) {
     return slash == NULL ? 0 : (size_t)(slash - path) + 1;
 }
 
-static int open_temporary(struct oom_file_writer *writer) {
+/* The next name to try for a temporary file beside the target. */
+static bool name_temporary(struct oom_file_writer *writer) {
     static _Atomic unsigned counter;
-    for (int tries = 0; tries < 100; tries++) {
-        int n = snprintf(writer->temporary, sizeof writer->temporary, "%.*s.oombench-%ld-%u.tmp",
-                         (int)directory_bytes(writer->path), writer->path, (long)getpid(),
-                         atomic_fetch_add(&counter, 1));
-        if (n >= (int)sizeof writer->temporary) {
-            errno = ENAMETOOLONG;
-            return -1;
-        }
+    int n = snprintf(writer->temporary, sizeof writer->temporary, "%.*s.oombench-%ld-%u.tmp",
+                     (int)directory_bytes(writer->path), writer->path, (long)getpid(),
+                     atomic_fetch_add(&counter, 1));
+    if (n < (int)sizeof writer->temporary) return true;
+    errno = ENAMETOOLONG;
+    return false;
+}
+
+enum { TRIES = 100 };
+
+static int open_named(struct oom_file_writer *writer) {
+    for (int tries = 0; tries < TRIES && name_temporary(writer); tries++) {
         int fd = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd >= 0 || errno != EEXIST) return fd;
     }
     return -1;
+}
+
+/* /proc is how a file without a name gets one. */
+static void descriptor_path(int fd, char *out, size_t n) {
+    snprintf(out, n, "/proc/self/fd/%d", fd);
+}
+
+/* Without a name where the file system can do that: then nothing is left of a process that is
+ * killed on the way. */
+static int open_temporary(struct oom_file_writer *writer) {
+    char directory[PATH_MAX] = ".", self[40];
+    size_t bytes = directory_bytes(writer->path);
+    if (bytes > 0) snprintf(directory, sizeof directory, "%.*s", (int)bytes, writer->path);
+    int fd = name_temporary(writer) ? open(directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666) : -1;
+    descriptor_path(fd, self, sizeof self);
+    writer->unnamed = fd >= 0 && access(self, F_OK) == 0;
+    if (writer->unnamed) return fd;
+    if (fd >= 0) close(fd);
+    return open_named(writer);
+}
+
+static bool link_unnamed(struct oom_file_writer *writer) {
+    char self[40];
+    descriptor_path(fileno(writer->file), self, sizeof self);
+    for (int tries = 0; tries < TRIES && name_temporary(writer); tries++) {
+        bool linked = linkat(AT_FDCWD, self, AT_FDCWD, writer->temporary, AT_SYMLINK_FOLLOW) == 0;
+        if (linked) writer->unnamed = false;
+        if (linked || errno != EEXIST) return linked;
+    }
+    return false;
 }
 
 /* A link is written through: its target is what gets replaced. */
@@ -65,6 +100,7 @@ enum oom_status oom_file_writer_open(struct oom_file_writer *writer, const char 
     bool there;
     writer->file = NULL;
     writer->temporary[0] = 0;
+    writer->unnamed = false;
     OOM_TRY(target_resolve(path, writer->path, &info, &there));
     bool direct = there && !S_ISREG(info.st_mode);
     int fd = direct ? open(path, O_WRONLY | O_CLOEXEC) : open_temporary(writer);
@@ -103,6 +139,8 @@ enum oom_status oom_file_writer_commit(struct oom_file_writer *writer) {
     enum oom_status status = OOM_OK;
     if (ferror(writer->file) || fflush(writer->file) != 0 || !sync_all(fileno(writer->file)))
         status = fail_path("write", writer->path);
+    if (status == OOM_OK && writer->unnamed && !link_unnamed(writer))
+        status = fail_path("write", writer->path);
     if (fclose(writer->file) != 0 && status == OOM_OK) status = fail_path("write", writer->path);
     writer->file = NULL;
     bool renames = writer->temporary[0] != 0;
@@ -119,7 +157,7 @@ enum oom_status oom_file_writer_commit(struct oom_file_writer *writer) {
 void oom_file_writer_abandon(struct oom_file_writer *writer) {
     if (writer->file != NULL) fclose(writer->file);
     writer->file = NULL;
-    if (writer->temporary[0] != 0) unlink(writer->temporary);
+    if (writer->temporary[0] != 0 && !writer->unnamed) unlink(writer->temporary);
     writer->temporary[0] = 0;
 }
 

@@ -10,16 +10,19 @@
 #include "kernels/status.h"
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
 struct oom_file_writer {
     FILE *file; /* write here; NULL: not open */
     char path[PATH_MAX], temporary[PATH_MAX];
+    bool unnamed; /* the temporary file has no name before commit() */
 };
 
-/* Makes the temporary file beside `path`: a place that cannot be written is found at once. A path
- * that exists and is no regular file (/dev/null, a fifo) is written directly. */
+/* Makes the temporary file beside `path`, without a name where that can be: a place that cannot be
+ * written is found at once. A path that exists and is no regular file (/dev/null, a fifo) is
+ * written directly. */
 enum oom_status oom_file_writer_open(struct oom_file_writer *writer, const char *path);
 /* Flushes, fsyncs, renames, fsyncs the directory. The writer is closed, whatever comes back. */
 enum oom_status oom_file_writer_commit(struct oom_file_writer *writer);

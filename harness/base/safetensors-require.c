@@ -137,40 +137,19 @@ enum oom_status oom_safetensors_only(const struct oom_safetensors *file, const c
     return status;
 }
 
-/* The bits of infinity, without sign: what is more, is NaN. 0: not a floating type. */
-static const uint64_t infinity_bits[OOM_DTYPE_COUNT] = {
-    [OOM_F32] = UINT64_C(0x7f800000),
-    [OOM_F64] = UINT64_C(0x7ff0000000000000),
-    [OOM_F16] = UINT64_C(0x7c00),
-    [OOM_BF16] = UINT64_C(0x7f80),
-};
+/* ---- naming ---- */
 
-/* The index of an element as one number for each dimension: "[2, 1]". */
-static void index_format(const struct oom_safetensors_tensor *tensor, uint64_t element, char *out,
-                         size_t n) {
+char *oom_safetensors_index(const struct oom_safetensors_tensor *tensor, uint64_t element,
+                            char *out) {
     uint64_t index[OOM_SAFETENSORS_RANK_MAX] = {0};
     for (int i = tensor->rank - 1; i >= 0; i--) {
         index[i] = element % (uint64_t)tensor->shape[i];
         element /= (uint64_t)tensor->shape[i];
     }
-    size_t at = (size_t)snprintf(out, n, "[");
+    int at = snprintf(out, OOM_SAFETENSORS_TEXT, "[");
     for (int i = 0; i < tensor->rank; i++)
-        at += (size_t)snprintf(out + at, n - at, "%s%" PRIu64, i > 0 ? ", " : "", index[i]);
-    snprintf(out + at, n - at, "]");
-}
-
-enum oom_status oom_safetensors_refuse_nan(const struct oom_safetensors *file,
-                                           const struct oom_safetensors_tensor *tensor) {
-    char index[OOM_SAFETENSORS_TEXT], shown[SAFETENSORS_SHOWN];
-    uint64_t infinity = infinity_bits[tensor->dtype], each = oom_dtype_bytes(tensor->dtype);
-    uint64_t magnitude = (UINT64_C(1) << (each * 8 - 1)) - 1;
-    for (uint64_t i = 0; infinity != 0 && i < tensor->count; i++) {
-        uint64_t bits = 0;
-        memcpy(&bits, (const char *)tensor->data + i * each, each);
-        if ((bits & magnitude) <= infinity) continue;
-        index_format(tensor, i, index, sizeof index);
-        return oom_fail(OOM_USAGE, "%.80s: tensor \"%s\": element %s is NaN; expected numbers",
-                        file->path, safetensors_shown(tensor->name, shown), index);
-    }
-    return OOM_OK;
+        at += snprintf(out + at, (size_t)(OOM_SAFETENSORS_TEXT - at), "%s%" PRIu64,
+                       i > 0 ? ", " : "", index[i]);
+    snprintf(out + at, (size_t)(OOM_SAFETENSORS_TEXT - at), "]");
+    return out;
 }

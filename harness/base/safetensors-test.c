@@ -121,6 +121,8 @@ static const struct {
     {"{\"\\ud800\":{}}", "f: byte 16: no such escape, or a NUL"},
     {"{\"a\\u0000\":{}}", "f: byte 17: no such escape, or a NUL"},
     /* names */
+    {"{" U8("w", "0", "4", "4") "," U8("w", "0", "4", "4") "}",
+     "f: tensor \"w\" stands twice in the header"}, /* said before that they overlap */
     {"{" U8("w", "0", "2", "2") "," U8("w", "2", "4", "2") "}",
      "f: tensor \"w\" stands twice in the header"},
     {"{" U8("w", "0", "2", "2") "," U8("v", "2", "4", "2") "," U8("\\u0077", "4", "4", "0") "}",
@@ -278,47 +280,24 @@ static void requires(void) {
     oom_host_free(image.block);
 }
 
-static void nan_refused(void) {
-    static const double f64[] = {-__builtin_inf(), 0x1p-1074, -0.0, __builtin_nan("")};
-    static const float f32[] = {-__builtin_inff(), 1, 2, 3, 4, -__builtin_nanf("")};
-    static const uint16_t f16[] = {0x7c00, 0xfc00, 0xfc01}, bf16[] = {0xff80, 0x7f80, 0x7fff};
-    static const int32_t i32[] = {-1, -1, 0x7fffffff};
-    static const uint8_t u8[] = {255, 255, 255};
-    const struct {
+static void indices(void) {
+    static const struct {
         struct oom_safetensors_tensor tensor;
-        const char *where;
+        uint64_t element;
+        const char *place;
     } cases[] = {
-        {{"d", OOM_F64, 1, {4}, 4, 32, f64}, "[3]"},
-        {{"f", OOM_F32, 3, {1, 2, 3}, 6, 24, f32}, "[0, 1, 2]"},
-        {{"h", OOM_F16, 2, {3, 1}, 3, 6, f16}, "[2, 0]"},
-        {{"b", OOM_BF16, 1, {3}, 3, 6, bf16}, "[2]"},
-        {{"i", OOM_I32, 1, {3}, 3, 12, i32}, NULL},
-        {{"u", OOM_U8, 1, {3}, 3, 3, u8}, NULL},
+        {{.rank = 0}, 0, "[]"},
+        {{.rank = 1, .shape = {4}}, 3, "[3]"},
+        {{.rank = 2, .shape = {3, 1}}, 2, "[2, 0]"},
+        {{.rank = 2, .shape = {3, 2}}, 3, "[1, 1]"},
+        {{.rank = 3, .shape = {1, 2, 3}}, 5, "[0, 1, 2]"},
+        {{.rank = 2, .shape = {2, INT64_MAX / 2}}, INT64_MAX - 2, "[1, 4611686018427387902]"},
     };
-    const struct oom_safetensors file = {.path = "f"};
-    TEST("safetensors: NaN is refused with its place; infinity and whole numbers are not NaN");
+    TEST("safetensors: the place of an element, one number for each dimension");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct oom_safetensors_tensor tensor = cases[i].tensor;
-        char message[128];
-        if (cases[i].where == NULL) {
-            CHECK_OK(oom_safetensors_refuse_nan(&file, &tensor));
-            continue;
-        }
-        snprintf(message, sizeof message, "f: tensor \"%s\": element %s is NaN; expected numbers",
-                 tensor.name, cases[i].where);
-        CHECK_EQ(oom_safetensors_refuse_nan(&file, &tensor), OOM_USAGE);
-        check_message(message);
-        tensor.count--;
-        CHECK_OK(oom_safetensors_refuse_nan(&file, &tensor));
+        char text[OOM_SAFETENSORS_TEXT];
+        CHECK_STR(oom_safetensors_index(&cases[i].tensor, cases[i].element, text), cases[i].place);
     }
-    static const float middle[] = {0, 1, 2, __builtin_nanf(""), 4, __builtin_nanf("")};
-    const struct oom_safetensors_tensor two = {"m", OOM_F32, 2, {3, 2}, 6, 24, middle};
-    CHECK_EQ(oom_safetensors_refuse_nan(&file, &two), OOM_USAGE);
-    check_message("f: tensor \"m\": element [1, 1] is NaN; expected numbers"); /* the first */
-    static const float scalar = __builtin_nanf("");
-    const struct oom_safetensors_tensor one = {"s", OOM_F32, 0, {0}, 1, 4, &scalar};
-    CHECK_EQ(oom_safetensors_refuse_nan(&file, &one), OOM_USAGE);
-    check_message("f: tensor \"s\": element [] is NaN; expected numbers");
 }
 
 void safetensors_test(void) {
@@ -327,5 +306,5 @@ void safetensors_test(void) {
     refuses();
     memory();
     requires();
-    nan_refused();
+    indices();
 }

@@ -318,17 +318,22 @@ static int by_key(const void *a, const void *b) {
                   ((const struct oom_safetensors_entry *)b)->key);
 }
 
-static enum oom_status once(struct oom_safetensors *file) {
-    char shown[SAFETENSORS_SHOWN];
+/* Tensors in the order of their data; names and keys in that of their letters. */
+static void arrange(struct oom_safetensors *file) {
+    if (file->count > 1) qsort(file->tensors, (size_t)file->count, sizeof *file->tensors, by_data);
     for (int i = 0; i < file->count; i++) file->by_name[i] = &file->tensors[i];
     if (file->count > 1) qsort(file->by_name, (size_t)file->count, sizeof *file->by_name, by_name);
+    if (file->metadata_count > 1)
+        qsort(file->metadata, (size_t)file->metadata_count, sizeof *file->metadata, by_key);
+}
+
+static enum oom_status once(const struct oom_safetensors *file) {
+    char shown[SAFETENSORS_SHOWN];
     for (int i = 1; i < file->count; i++) {
         if (by_name(&file->by_name[i - 1], &file->by_name[i]) == 0)
             return oom_fail(OOM_USAGE, "%.80s: tensor \"%s\" stands twice in the header",
                             file->path, safetensors_shown(file->by_name[i]->name, shown));
     }
-    if (file->metadata_count > 1)
-        qsort(file->metadata, (size_t)file->metadata_count, sizeof *file->metadata, by_key);
     for (int i = 1; i < file->metadata_count; i++) {
         if (by_key(&file->metadata[i - 1], &file->metadata[i]) == 0)
             return oom_fail(OOM_USAGE, "%.80s: %s: \"%s\" stands twice", file->path,
@@ -342,7 +347,6 @@ static enum oom_status covered(struct reader *reader) {
     struct oom_safetensors *file = reader->file;
     uint64_t end = 0;
     char shown[SAFETENSORS_SHOWN];
-    if (file->count > 1) qsort(file->tensors, (size_t)file->count, sizeof *file->tensors, by_data);
     for (int i = 0; i < file->count; i++) {
         const struct oom_safetensors_tensor *tensor = &file->tensors[i];
         uint64_t from = (uint64_t)((const char *)tensor->data - reader->data);
@@ -404,8 +408,9 @@ enum oom_status oom_safetensors_parse(const char *path, const void *bytes, size_
         .data_bytes = n - SAFETENSORS_LENGTH_BYTES - header};
     enum oom_status status = header_read(&reader);
     if (status == OOM_OK) status = store(&reader);
-    if (status == OOM_OK) status = covered(&reader);
+    if (status == OOM_OK) arrange(out);
     if (status == OOM_OK) status = once(out);
+    if (status == OOM_OK) status = covered(&reader);
     if (status != OOM_OK) oom_safetensors_close(out);
     return status;
 }

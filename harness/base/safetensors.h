@@ -8,7 +8,7 @@
  *
  * Source: https://github.com/huggingface/safetensors (README, "Format"). What breaks a rule of it
  * is refused, and so is what only we do not take: other dtypes, more than 8 dimensions, fields that
- * are not of the format, NUL within a text. Values are not looked at (oom_safetensors_refuse_nan).
+ * are not of the format, NUL within a text. Values are not looked at.
  *
  * An open file owns its names and a read-only mapping of the bytes until close; the path is the
  * caller's and must outlive it. Whoever shortens the file meanwhile ends the process, as with every
@@ -83,9 +83,10 @@ enum oom_status oom_safetensors_expect(const struct oom_safetensors *file, const
 /* There is no tensor but those named (which need not be there). */
 enum oom_status oom_safetensors_only(const struct oom_safetensors *file, const char *const *names,
                                      int count);
-/* No element is NaN. */
-enum oom_status oom_safetensors_refuse_nan(const struct oom_safetensors *file,
-                                           const struct oom_safetensors_tensor *tensor);
+/* The place of an element that is there, for a message: "[2, 1]". Returns `out`, which has
+ * OOM_SAFETENSORS_TEXT bytes. */
+char *oom_safetensors_index(const struct oom_safetensors_tensor *tensor, uint64_t element,
+                            char *out);
 
 /* ---- writing ----
  *

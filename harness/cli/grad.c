@@ -15,6 +15,7 @@
 #include "harness/train/plan.h"
 #include "harness/verify/witness.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,10 +165,13 @@ static enum oom_status take_dtype(struct grad *g, const char *name) {
 static enum oom_status take_seed(struct grad *g, const char *text) {
     g->options.seed = g->command.seed;
     if (g->seed_said || text == NULL) return OOM_OK;
-    bool digits = *text != 0 && strlen(text) < NUMBER && text[strspn(text, "0123456789")] == 0;
-    if (digits && sscanf(text, "%" SCNu64, &g->options.seed) == 1) return OOM_OK;
-    return oom_fail(OOM_USAGE, "%.80s: metadata \"seed\" is '%.20s'; expected a whole number",
-                    g->command.weights, text);
+    errno = 0;
+    bool digits = *text != 0 && text[strspn(text, "0123456789")] == 0;
+    g->options.seed = strtoull(text, NULL, 10);
+    if (digits && errno == 0) return OOM_OK;
+    return oom_fail(OOM_USAGE,
+                    "%.80s: metadata \"seed\" is '%.20s'; expected a whole number to %" PRIu64,
+                    g->command.weights, text, UINT64_MAX);
 }
 
 static enum oom_status take_options(struct grad *g) {
@@ -200,6 +204,7 @@ static enum oom_status choose_capacity(const struct grad *g, uint64_t *out) {
     *out = c->capacity;
     if (c->capacity > 0) return OOM_OK;
     OOM_TRY(oom_plan_run(&request, &plan));
+    if (!plan.fits) return oom_fail(OOM_USAGE, "the step needs more than any machine has");
     *out = 2 * plan.peak_device + (64u << 20);
     return OOM_OK;
 }

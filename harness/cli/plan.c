@@ -3,6 +3,7 @@
  */
 #include "harness/cli/cli.h"
 
+#include "harness/base/file.h"
 #include "harness/base/json-write.h"
 #include "harness/base/options.h"
 #include "harness/base/sizes.h"
@@ -75,6 +76,11 @@ static enum oom_status read_checkpoint(const char *text, struct oom_trainer_opti
     return oom_fail(OOM_USAGE, "--checkpoint 0: a budget is at least a byte");
 }
 
+/* A budget is for one batch: the largest batch is not looked for. */
+static bool searches(const struct answer *a) {
+    return a->request.trainer.checkpointing != OOM_CHECKPOINTING_BUDGET;
+}
+
 /* What the largest budget is depends on the capacity, also for what it needs without limit. */
 static enum oom_status choose_budget(struct answer *a, uint64_t capacity) {
     struct oom_trainer_options *options = &a->request.trainer;
@@ -85,6 +91,15 @@ static enum oom_status choose_budget(struct answer *a, uint64_t capacity) {
     OOM_TRY(oom_checkpoint_fit(&request, &a->fit));
     options->checkpoint_budget = a->fit.budget;
     return OOM_OK;
+}
+
+static enum oom_status beyond_everything(const struct oom_plan *plan) {
+    char limit[16];
+    return oom_fail(OOM_USAGE,
+                    "the step needs more than %s, which nothing here can count: it ends "
+                    "at '%s'",
+                    oom_size_format(OOM_PLAN_UNLIMITED, limit, sizeof limit),
+                    plan->failed.report.site);
 }
 
 static enum oom_status make(const struct plan_command *c, struct answer *a) {
@@ -105,9 +120,10 @@ static enum oom_status make(const struct plan_command *c, struct answer *a) {
     OOM_TRY(read_checkpoint(c->checkpoint, &a->request.trainer));
     OOM_TRY(choose_budget(a, c->capacity));
     OOM_TRY(oom_plan_run(&a->request, &a->unlimited));
+    if (!a->unlimited.fits) return beyond_everything(&a->unlimited);
     a->request.capacity = c->capacity;
     OOM_TRY(oom_plan_run(&a->request, &a->capped));
-    if (a->request.trainer.checkpointing == OOM_CHECKPOINTING_BUDGET) return OOM_OK;
+    if (!searches(a)) return OOM_OK;
     int64_t most = a->request.micro ? a->spec.batch : 1 << 20;
     return oom_largest_fit(&a->request, fits, most, &a->largest);
 }
@@ -150,7 +166,7 @@ static void print(const struct plan_command *c, const struct answer *a) {
         printf("            fails in %s at '%s', which wants %s\n", oom_phase_name(failed->phase),
                failed->report.site, oom_size_format(failed->report.requested, size, sizeof size));
     }
-    if (a->request.trainer.checkpointing == OOM_CHECKPOINTING_BUDGET) return;
+    if (!searches(a)) return;
     const char *what = a->request.micro ? "micro-batch" : "batch";
     if (a->largest == 0) {
         printf("largest   not even a %s of 1 fits\n", what);
@@ -160,26 +176,39 @@ static void print(const struct plan_command *c, const struct answer *a) {
     }
 }
 
-static enum oom_status print_json(const struct plan_command *c, const struct answer *a) {
-    bool standard = strcmp(c->json, "-") == 0;
-    FILE *file = standard ? stdout : fopen(c->json, "we");
-    if (file == NULL) return oom_fail(OOM_IO, "'%s' cannot be written", c->json);
+static void write_json(struct oom_json_writer *json, const struct plan_command *c,
+                       const struct answer *a) {
+    const struct oom_trainer_options *options = &a->request.trainer;
     char text[OOM_SPEC_TEXT_MAX];
     oom_model_spec_text(&a->spec, text);
-    struct oom_json_writer json;
-    oom_json_writer_init_file(&json, file, OOM_JSON_PRETTY);
-    oom_json_object_begin(&json);
-    oom_json_put_string(&json, "model", text);
-    oom_json_put_uint64(&json, "capacity_bytes", c->capacity);
-    oom_json_put_uint64(&json, "peak_reserved_bytes", a->unlimited.peak_reserved);
-    oom_json_put_uint64(&json, "peak_allocated_bytes", a->unlimited.peak_allocated);
-    oom_json_put_bool(&json, "fits", a->capped.fits);
-    oom_json_put_int64(&json, "largest", a->largest);
-    oom_json_object_end(&json);
-    enum oom_status status = oom_json_writer_finish(&json, NULL, NULL);
-    if (!standard && fclose(file) != 0 && status == OOM_OK) {
-        status = oom_fail(OOM_IO, "'%s' cannot be written", c->json);
+    oom_json_object_begin(json);
+    oom_json_put_string(json, "model", text);
+    oom_json_put_uint64(json, "capacity_bytes", c->capacity);
+    oom_json_put_uint64(json, "peak_reserved_bytes", a->unlimited.peak_reserved);
+    oom_json_put_uint64(json, "peak_allocated_bytes", a->unlimited.peak_allocated);
+    oom_json_put_bool(json, "fits", a->capped.fits);
+    if (searches(a)) oom_json_put_int64(json, "largest", a->largest);
+    if (options->checkpointing != OOM_CHECKPOINTING_OFF) {
+        oom_json_put_int64(json, "recomputed_stages", a->unlimited.recomputed);
+        oom_json_put_double(json, "extra_forward", a->unlimited.extra_forward);
     }
+    if (options->checkpointing == OOM_CHECKPOINTING_BUDGET) {
+        oom_json_put_uint64(json, "budget_bytes", options->checkpoint_budget);
+    }
+    oom_json_object_end(json);
+}
+
+static enum oom_status print_json(const struct plan_command *c, const struct answer *a) {
+    struct oom_file_writer writer = {.file = stdout};
+    bool standard = strcmp(c->json, "-") == 0;
+    if (!standard && oom_file_writer_open(&writer, c->json) != OOM_OK) return OOM_USAGE;
+    struct oom_json_writer json;
+    oom_json_writer_init_file(&json, writer.file, OOM_JSON_PRETTY);
+    write_json(&json, c, a);
+    enum oom_status status = oom_json_writer_finish(&json, NULL, NULL);
+    if (standard) return status;
+    if (status == OOM_OK) return oom_file_writer_commit(&writer);
+    oom_file_writer_abandon(&writer);
     return status;
 }
 

@@ -134,16 +134,8 @@ static enum oom_status refuse(const struct oom_safetensors *file,
                               const struct oom_safetensors_tensor *tensor, uint64_t element,
                               double found, const char *expected) {
     char index[OOM_SAFETENSORS_TEXT];
-    uint64_t step = tensor->count;
-    int at = snprintf(index, sizeof index, "[");
-    for (int i = 0; i < tensor->rank; i++) {
-        step /= (uint64_t)tensor->shape[i];
-        at += snprintf(index + at, sizeof index - (size_t)at, "%s%llu", i > 0 ? ", " : "",
-                       (unsigned long long)(element / step));
-        element %= step;
-    }
-    return oom_fail(OOM_USAGE, "%.80s: tensor \"%s\": element %s] is %.17g; expected %s",
-                    file->path, tensor->name, index, found, expected);
+    return oom_fail(OOM_USAGE, "%.80s: tensor \"%s\": element %s is %.17g; expected %s", file->path,
+                    tensor->name, oom_safetensors_index(tensor, element, index), found, expected);
 }
 
 /* Every element is at least `least`, at most `most` (NaN is not); *sum (may be NULL) of all. */

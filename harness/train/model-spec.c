@@ -3,6 +3,7 @@
 #include "harness/base/nearest.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -131,16 +132,25 @@ static enum oom_status read_dropout(const char *text, double *out) {
     return OOM_OK;
 }
 
-static enum oom_status read_pair(struct oom_model_spec *spec, char *pair) {
+/* *seen: the keys read so far, one bit each; the last is dropout's. */
+static enum oom_status read_once(const char *name, int key, uint32_t *seen) {
+    if ((*seen >> key & 1) != 0) return oom_fail(OOM_USAGE, "model key %s stands twice", name);
+    *seen |= UINT32_C(1) << key;
+    return OOM_OK;
+}
+
+static enum oom_status read_pair(struct oom_model_spec *spec, char *pair, uint32_t *seen) {
     char *equals = strchr(pair, '=');
     if (equals == NULL) {
         return oom_fail(OOM_USAGE, "model %s: '%s' is not of the form key=value",
                         models[spec->kind].name, pair);
     }
     *equals = 0;
-    if (strcmp(pair, "dropout") == 0) return read_dropout(equals + 1, &spec->dropout);
     const struct key *key = find_key(spec->kind, pair);
-    if (key == NULL) return unknown_key(spec->kind, pair);
+    bool dropout = strcmp(pair, "dropout") == 0;
+    if (key == NULL && !dropout) return unknown_key(spec->kind, pair);
+    OOM_TRY(read_once(pair, dropout ? KEYS : (int)(key - keys), seen));
+    if (dropout) return read_dropout(equals + 1, &spec->dropout);
     return read_integer(key, equals + 1, field(spec, key));
 }
 
@@ -180,14 +190,47 @@ static enum oom_status check_cnn(const struct oom_model_spec *spec) {
                         "need it",
                         (long long)spec->image, (long long)halvings, (long long)spec->stages);
     }
-    if (spec->norm != OOM_IMAGE_NORM_GROUP || spec->width % spec->groups == 0) return OOM_OK;
+    if (spec->norm == OOM_IMAGE_NORM_BATCH) {
+        if (spec->image > halvings) return OOM_OK;
+        return oom_fail(OOM_USAGE,
+                        "model cnn: image=%lld is one pixel after %lld stages, and batch norm has "
+                        "nothing to compare a single sample with; at least %lld, or norm=group",
+                        (long long)spec->image, (long long)spec->stages, (long long)(2 * halvings));
+    }
+    if (spec->width % spec->groups == 0) return OOM_OK;
     return oom_fail(OOM_USAGE, "model cnn: width=%lld is not a multiple of groups=%lld",
                     (long long)spec->width, (long long)spec->groups);
 }
 
+/* Elements of the largest tensor of a step, roughly. */
+static double largest_tensor(const struct oom_model_spec *s) {
+    double batch = (double)s->batch, width = (double)s->width, vocab = (double)s->vocab;
+    if (s->kind == OOM_MODEL_CNN) {
+        double image = (double)s->image, last = width * (double)(1 << (s->stages - 1));
+        return fmax(fmax(batch * image * image * width, batch * vocab), 9 * last * last);
+    }
+    double row = fmax(4 * width, vocab);
+    double matrix = width * row;
+    if (s->kind == OOM_MODEL_GPT && s->attention == OOM_ATTENTION_SCORES) {
+        row = fmax(row, (double)s->heads * (double)s->context);
+    }
+    return fmax(batch * (double)oom_spec_rows(s) * row, matrix);
+}
+
+/* More than any machine has, and far below where a count of bytes could overflow. */
+static enum oom_status check_size(const struct oom_model_spec *spec) {
+    const double most = 0x1p44, largest = largest_tensor(spec);
+    if (largest <= most) return OOM_OK;
+    return oom_fail(OOM_USAGE,
+                    "model %s: its largest tensor would have about %.2g elements, at most %.2g are "
+                    "allowed",
+                    models[spec->kind].name, largest, most);
+}
+
 static enum oom_status check_whole(const struct oom_model_spec *spec) {
-    if (spec->kind == OOM_MODEL_GPT) return check_gpt(spec);
-    return spec->kind == OOM_MODEL_CNN ? check_cnn(spec) : OOM_OK;
+    if (spec->kind == OOM_MODEL_GPT) OOM_TRY(check_gpt(spec));
+    if (spec->kind == OOM_MODEL_CNN) OOM_TRY(check_cnn(spec));
+    return check_size(spec);
 }
 
 /* Reads the text's keys into *spec; `fresh` starts from the model's defaults. */
@@ -206,7 +249,8 @@ static enum oom_status read_text(const char *text, bool fresh, struct oom_model_
         return oom_fail(OOM_USAGE, "model '%s': this situation is of model %s", name,
                         models[read.kind].name);
     }
-    for (char *pair; (pair = strsep(&rest, ",")) != NULL;) OOM_TRY(read_pair(&read, pair));
+    uint32_t seen = 0;
+    for (char *pair; (pair = strsep(&rest, ",")) != NULL;) OOM_TRY(read_pair(&read, pair, &seen));
     OOM_TRY(check_whole(&read));
     *spec = read;
     return OOM_OK;
@@ -233,7 +277,10 @@ void oom_model_spec_text(const struct oom_model_spec *spec, char out[OOM_SPEC_TE
         used +=
             snprintf(out + used, (size_t)(OOM_SPEC_TEXT_MAX - used), ",%s=%s", keys[i].name, shown);
     }
-    if (spec->dropout > 0) {
-        snprintf(out + used, (size_t)(OOM_SPEC_TEXT_MAX - used), ",dropout=%.17g", spec->dropout);
+    if (spec->dropout == 0) return;
+    for (int digits = 1; digits <= 17; digits++) { /* the fewest that are read as the same number */
+        char *text = out + used;
+        snprintf(text, (size_t)(OOM_SPEC_TEXT_MAX - used), ",dropout=%.*g", digits, spec->dropout);
+        if (strtod(text + strlen(",dropout="), NULL) == spec->dropout) return;
     }
 }
