@@ -439,20 +439,25 @@ static bool known(enum oom_op op) {
     return (unsigned)op < OOM_OP_COUNT;
 }
 
-static struct sheet describe(enum oom_op op, const void *args, bool report) {
-    struct sheet s = {.op = op, .report = report, .status = OOM_OK};
+/* Of the lists only what is counted is set: this runs, more than once, for every op that does. */
+static void describe(struct sheet *s, enum oom_op op, const void *args, bool report) {
+    s->op = op;
+    s->report = report;
+    s->status = OOM_OK;
+    s->element = s->wide = s->workspace = 0;
+    s->dims = s->operands = 0;
+    s->cost = (struct oom_op_cost){0};
     /* clang-format off */
     switch (op) {
 #define X(id, name) \
     case OOM_OP_##id: \
-        describe_##name(&s, args); \
+        describe_##name(s, args); \
         break;
         OOM_OP_MAP(X)
 #undef X
     case OOM_OP_COUNT:
         break;
     }
-    return s;
 }
 
 const char *oom_op_name(enum oom_op op) {
@@ -478,19 +483,26 @@ enum oom_status oom_op_check(enum oom_op op, const void *args) {
         return oom_fail(OOM_INVALID, "op is %d, allowed is below %d", (int)op, OOM_OP_COUNT);
     }
     if (args == NULL) return oom_fail(OOM_INVALID, "%s: args is NULL", oom_op_name(op));
-    return describe(op, args, true).status;
+    struct sheet s;
+    describe(&s, op, args, true);
+    return s.status;
 }
 
 int oom_op_operands(enum oom_op op, const void *args, struct oom_operand out[OOM_OPERANDS_MAX]) {
-    struct sheet s = describe(op, args, false);
+    struct sheet s;
+    describe(&s, op, args, false);
     memcpy(out, s.operand, (size_t)s.operands * sizeof out[0]);
     return s.operands;
 }
 
 uint64_t oom_op_workspace_bytes(enum oom_op op, const void *args) {
-    return describe(op, args, false).workspace;
+    struct sheet s;
+    describe(&s, op, args, false);
+    return s.workspace;
 }
 
 struct oom_op_cost oom_op_cost(enum oom_op op, const void *args) {
-    return describe(op, args, false).cost;
+    struct sheet s;
+    describe(&s, op, args, false);
+    return s.cost;
 }

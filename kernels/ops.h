@@ -6,14 +6,16 @@
  * N rows (B * T or B * R), E elements of one sample.
  *
  * Strictness, which every implementation keeps so that results are equal bit by bit:
- *   - gemm adds each c[i][j] as one fma chain over k in order, starting from C when accumulating,
- *     from 0 otherwise; bias is added after the chain;
+ *   - gemm adds each c[i][j] over k in order. Accumulating, as one fma chain that starts from C.
+ *     Otherwise as fma chains from 0 of OOM_CHAIN_STEPS each, added up in order, then the bias: k
+ *     lies within a row there, so no cut of a batch can show, and over a vocabulary of 50,000 one
+ *     chain would be ten times as far from the truth as several;
  *   - every sum *over rows* (gemm with a transposed A, sum_rows, layernorm's dgamma and dbeta,
  *     embedding and position gradients) is one chain per output element, in row order, that starts
  *     from the value at its destination: so accumulating over pieces of a batch, in order, equals
  *     the whole batch bitwise;
  *   - sums *within* a row (norm, softmax, the losses of a sample) use a fixed tree of 32 lanes:
- * lane l adds elements l, l + 32, ... in order, then lanes are folded 16, 8, 4, 2, 1;
+ *     lane l adds elements l, l + 32, ... in order, then lanes are folded 16, 8, 4, 2, 1;
  *   - the results depend on no thread count, instruction set or schedule.
  *
  * Halves. Where an op's dtype is f16 or bf16, its arrays are stored so and every value is computed
@@ -84,6 +86,8 @@
     X(ADD, add) \
     X(FINITE_CHECK, finite_check)
 
+enum { OOM_CHAIN_STEPS = 256 };
+
 enum oom_op {
 #define X(id, name) OOM_OP_##id,
     OOM_OP_MAP(X)
@@ -99,7 +103,7 @@ enum oom_op {
 struct oom_gemm_args {
     enum oom_dtype dtype;
     bool transpose_a, transpose_b;
-    bool accumulate; /* start each chain from C, which is not of halves; not together with bias */
+    bool accumulate; /* start from C, which is not of halves; not together with bias */
     bool wide;       /* C is f32 where dtype is a half; for f32 and f64 it says nothing */
     int64_t m, n, k; /* each at least 1 */
     oom_devptr a;
@@ -108,7 +112,7 @@ struct oom_gemm_args {
     int64_t ldb;
     oom_devptr c;
     int64_t ldc;
-    oom_devptr bias; /* (N) or 0; added to each row after the chain */
+    oom_devptr bias; /* (N) or 0; added to each row in the end */
 };
 
 /* out[j] = out[j] + x[0][j] + x[1][j] + ..., in row order.  x (N,C), out (C) wide. The gradient of
@@ -210,7 +214,7 @@ struct oom_relu_backward_args {
  *   scores = scale q k^T;  probs = softmax(scores);  out = probs v.
  * scores, probs and their gradients are (B,NH,T,T); entries with column > row (the future) are
  * neither written nor read. Of halves, each array an op writes is its f32 result rounded once;
- * products are the chains of gemm. */
+ * products are summed as a gemm's. */
 struct oom_attention_scores_forward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels, heads;
@@ -293,8 +297,8 @@ enum oom_conv_algorithm { OOM_CONV_IMPLICIT, OOM_CONV_EXPLICIT, OOM_CONV_ALGORIT
 
 /* Convolution without bias (as everywhere in networks, a correlation: the kernel is not turned):
  * y[b][p][q][k] = sum of x[b][p stride + r - pad][q stride + s - pad][c] w[k][r][s][c] over (r, s,
- * c): one fma chain from 0 in order; outside x is 0, whose products are in the chain. x (B,H,W,C),
- * w (K,R,S,C), y (B,P,Q,K). Flops 2 B P Q K R S C, the products with 0 counted. */
+ * c), in that order and summed as a gemm's; outside x is 0, whose products are in the sum.
+ * x (B,H,W,C), w (K,R,S,C), y (B,P,Q,K). Flops 2 B P Q K R S C, the products with 0 counted. */
 struct oom_conv_forward_args {
     enum oom_dtype dtype;
     enum oom_conv_algorithm algorithm;
@@ -305,8 +309,8 @@ struct oom_conv_forward_args {
 };
 
 /* dx[b][h][w][c] = sum over (r, s, k) of dy[b][p][q][k] w[k][r][s][c] with p stride + r - pad = h
- * and q stride + s - pad = w: one chain from 0 over (r, s, k) in order; where there is no such p or
- * q dy is 0, whose products are in the chain. Flops 2 B H W C R S K. */
+ * and q stride + s - pad = w, in that order and summed as a gemm's; where there is no such p or q
+ * dy is 0, whose products are in the sum. Flops 2 B H W C R S K. */
 struct oom_conv_backward_data_args {
     enum oom_dtype dtype;
     enum oom_conv_algorithm algorithm;
@@ -334,8 +338,7 @@ struct oom_conv_backward_weight_args {
  * running = (1 - momentum) * running + momentum * value, of the mean and of the unbiased variance
  * sum c (x - mean)^2 / (M - 1), as PyTorch. Sums are one chain over rows per channel from 0,
  * compensated (Kahan 1965: each addition takes back what the last one lost), as no cut of a batch
- * can keep them anyway and their error reaches every row.
- * x, out (B,E,C); the others (C) wide, but
+ * can keep them anyway and their error reaches every row. x, out (B,E,C); the others (C) wide, but
  * counts (B) wide. counts or 0; both of running or 0, and with them M must be above 1 (refused
  * where B E is 1 without counts). */
 struct oom_batchnorm_forward_args {
@@ -362,8 +365,7 @@ struct oom_batchnorm_infer_args {
  * dgamma += sum of dout * xhat; dbeta += sum of dout. A sample's sums are compensated chains
  * over its positions; samples are added in order, for dx compensated and from 0, for dgamma and
  * dbeta plainly and from the destination: a chain over all rows would repeat the rounding error of
- * the equal terms that a mean's gradient is. residual (B,E,C) or 0,
- * counts (B) or 0. */
+ * the equal terms that a mean's gradient is. residual (B,E,C) or 0, counts (B) or 0. */
 struct oom_batchnorm_backward_args {
     enum oom_dtype dtype;
     int64_t batch, positions, channels;

@@ -145,6 +145,7 @@ class Run:
         self.training = training
         self.seen = []  # the branches that it would have taken by itself, in forward order
         self.statistics = {}
+        self.statistics_sizes = {}  # of what is added up in them
         self.terms = None  # a dict: sums of what is added up for a gradient, term by term, as |term|
 
     def drop(self, x, layer):
@@ -222,7 +223,10 @@ class Run:
         return F.batch_norm(x, None, None, gamma, beta, True, 0.0, EPS)
 
     def see_statistics(self, x, name):
-        self.statistics[name] = (x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=True))
+        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=True)
+        squares = (x * x).mean((0, 2, 3))
+        self.statistics[name] = (mean, var)
+        self.statistics_sizes[name] = (x.abs().mean((0, 2, 3)), (var * squares).sqrt())
 
     def unit(self, x, name, number=""):
         return self.norm(self.convolution(x, f"{name}.conv{number}"), f"{name}.norm{number}")
@@ -361,6 +365,7 @@ def compute(spec, file, dtype, seed=1, step=0, branches=None, magnitudes=False, 
     leaves = [weights[name] for name in names]
     result.loss, result.outputs = float(losses.detach().sum()), outputs.detach().to(kind).numpy()
     result.branches, result.statistics = run.seen, run.statistics
+    result.statistics_sizes = run.statistics_sizes
     if magnitudes:
         sums = [np.zeros(tuple(leaf.shape)) for leaf in leaves]
         for loss in losses:

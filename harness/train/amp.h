@@ -65,8 +65,7 @@ enum oom_status oom_weight_copies_free(struct oom_trainer *t);
 
 /* As torch.amp.GradScaler: gradients are those of scale * loss; a step whose gradients are not all
  * finite is left out and the scale times `backoff`; after `interval` steps without one it grows by
- * `growth`, unless that is infinite. The scale is
- * f32, computed in f64 and rounded once. */
+ * `growth`, unless that is infinite. The scale is f32, computed in f64 and rounded once. */
 struct oom_scaler_options {
     double initial, growth, backoff;
     int interval;

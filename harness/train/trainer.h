@@ -108,7 +108,7 @@ struct oom_trainer_options {
     double raised_by;     /* so much */
     enum oom_rng_kind rng;
     enum oom_amp amp;                 /* beside a session of f32 */
-    struct oom_scaler_options scaler; /* of f16; zero: the default */
+    struct oom_scaler_options scaler; /* of f16; all of the default where interval is 0 */
     enum oom_checkpointing checkpointing;
     uint64_t checkpoint_budget; /* bytes of all that is live, weights and states included */
 };

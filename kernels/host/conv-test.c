@@ -89,10 +89,6 @@ static void give_workspace(union oom_op_args *a, enum kind kind) {
 
 /* ---- the definition ---- */
 
-static double link_of(enum oom_dtype dtype, double a, double b, double sum) {
-    return dtype == OOM_F64 ? fma(a, b, sum) : (double)fmaf((float)a, (float)b, (float)sum);
-}
-
 static double weight_at(const struct conv *v, int64_t k, int64_t r, int64_t s, int64_t c) {
     const struct oom_conv_shape *n = &v->s;
     return test_get(v->dtype, v->w,
@@ -112,12 +108,12 @@ static double dy_at(const struct conv *v, int64_t b, int64_t p, int64_t q, int64
 }
 
 static double naive_y(const struct conv *v, int64_t b, int64_t p, int64_t q, int64_t k) {
-    double sum = 0;
+    struct test_sum sum = {v->dtype, 0, 0, 0};
     for (int64_t r = 0; r < v->s.kernel_height; r++)
         for (int64_t s = 0; s < v->s.kernel_width; s++)
             for (int64_t c = 0; c < v->s.channels; c++)
-                sum = link_of(v->dtype, x_at(v, b, p, q, r, s, c), weight_at(v, k, r, s, c), sum);
-    return sum;
+                test_sum_add(&sum, x_at(v, b, p, q, r, s, c), weight_at(v, k, r, s, c));
+    return test_sum_end(&sum);
 }
 
 /* The p whose tap r is at h, or -1. */
@@ -128,16 +124,16 @@ static int64_t source(int64_t h, int64_t r, int64_t n, const struct oom_conv_sha
 }
 
 static double naive_dx(const struct conv *v, int64_t b, int64_t h, int64_t w, int64_t c) {
-    double sum = 0;
+    struct test_sum sum = {v->dtype, 0, 0, 0};
     for (int64_t r = 0; r < v->s.kernel_height; r++)
         for (int64_t s = 0; s < v->s.kernel_width; s++) {
             int64_t p = source(h, r, v->p, &v->s), q = source(w, s, v->q, &v->s);
             for (int64_t k = 0; k < v->s.filters; k++) {
                 double dy = p >= 0 && q >= 0 ? dy_at(v, b, p, q, k) : 0;
-                sum = link_of(v->dtype, dy, weight_at(v, k, r, s, c), sum);
+                test_sum_add(&sum, dy, weight_at(v, k, r, s, c));
             }
         }
-    return sum;
+    return test_sum_end(&sum);
 }
 
 static double naive_dw(const struct conv *v, int64_t k, int64_t r, int64_t s, int64_t c,
@@ -145,7 +141,7 @@ static double naive_dw(const struct conv *v, int64_t k, int64_t r, int64_t s, in
     for (int64_t b = 0; b < v->s.batch; b++)
         for (int64_t p = 0; p < v->p; p++)
             for (int64_t q = 0; q < v->q; q++)
-                sum = link_of(v->dtype, dy_at(v, b, p, q, k), x_at(v, b, p, q, r, s, c), sum);
+                sum = test_fma(v->dtype, dy_at(v, b, p, q, k), x_at(v, b, p, q, r, s, c), sum);
     return sum;
 }
 

@@ -4,10 +4,13 @@
  */
 #include "kernels/half.h"
 #include "kernels/host/isa-sets.h"
+#include "kernels/host/op-testing.h"
 #include "kernels/testing.h"
 
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 void gemm_test(void);
 
@@ -15,7 +18,7 @@ void gemm_test(void);
 struct matrices {
     struct oom_gemm_args g;
     void *a, *b, *bias, *c, *expected, *start;
-    size_t c_bytes;
+    size_t a_bytes, b_bytes, bias_bytes, c_bytes;
 };
 
 static double get(enum oom_dtype dtype, const void *x, int64_t i) {
@@ -42,20 +45,22 @@ static void *random_values(enum oom_dtype dtype, int64_t n, uint64_t seed) {
     return x;
 }
 
-/* The definition: one chain of fma per element, in the wide type, then the bias, then C's type. */
+/* The definition: an element's chain or chains, in the wide type, then the bias, then C's type. */
 static void naive(const struct oom_gemm_args *g, void *c) {
     enum oom_dtype to = c_dtype(g), wide = oom_dtype_wide(g->dtype);
     for (int64_t i = 0; i < g->m; i++)
         for (int64_t j = 0; j < g->n; j++) {
-            double sum = g->accumulate ? get(to, c, i * g->ldc + j) : 0;
+            double chain = g->accumulate ? get(to, c, i * g->ldc + j) : 0;
+            struct test_sum chains = {g->dtype, 0, 0, 0};
             for (int64_t p = 0; p < g->k; p++) {
                 double x = get(g->dtype, OOM_HOST_PTR(void, g->a),
                                g->transpose_a ? p * g->lda + i : i * g->lda + p);
                 double y = get(g->dtype, OOM_HOST_PTR(void, g->b),
                                g->transpose_b ? j * g->ldb + p : p * g->ldb + j);
-                sum =
-                    wide == OOM_F32 ? (double)fmaf((float)x, (float)y, (float)sum) : fma(x, y, sum);
+                chain = test_fma(g->dtype, x, y, chain);
+                test_sum_add(&chains, x, y);
             }
+            double sum = g->accumulate ? chain : test_sum_end(&chains);
             if (g->bias != 0) {
                 double bias = get(wide, OOM_HOST_PTR(void, g->bias), j);
                 sum = wide == OOM_F32 ? (double)((float)sum + (float)bias) : sum + bias;
@@ -87,6 +92,9 @@ static bool matrices_make(struct matrices *x, enum oom_dtype dtype, int64_t m, i
     g->ldb = (g->transpose_b ? k : n) + gap;
     g->ldc = n + gap;
     int64_t a_rows = g->transpose_a ? k : m, b_rows = g->transpose_b ? n : k;
+    x->a_bytes = (size_t)(a_rows * g->lda) * oom_dtype_bytes(dtype);
+    x->b_bytes = (size_t)(b_rows * g->ldb) * oom_dtype_bytes(dtype);
+    x->bias_bytes = (size_t)n * oom_dtype_bytes(oom_dtype_wide(dtype));
     x->c_bytes = (size_t)(m * g->ldc) * oom_dtype_bytes(c_dtype(g));
     x->a = random_values(dtype, a_rows * g->lda, 1);
     x->b = random_values(dtype, b_rows * g->ldb, 2);
@@ -131,8 +139,9 @@ static void check_matrices(struct matrices *x, bool large, void *scratch) {
 
 static void test_shapes(enum oom_dtype dtype, void *scratch) {
     static const int64_t shapes[][3] = {
-        {1, 1, 1},    {1, 7, 3},      {3, 1, 5},     {5, 33, 2},    {13, 47, 17}, {12, 32, 9},
-        {25, 65, 64}, {31, 129, 257}, {67, 60, 260}, {26, 67, 600}, /* above 10^6: packed */
+        {1, 1, 1},     {1, 7, 3},      {3, 1, 5},      {5, 33, 2},    {13, 47, 17},
+        {12, 32, 9},   {25, 65, 64},   {31, 129, 257}, {67, 60, 260}, /* from here on above 10^6 */
+        {26, 67, 600}, {270, 30, 130},
     };
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         const int64_t *d = shapes[s];
@@ -191,6 +200,58 @@ static void test_pieces(enum oom_dtype dtype, void *scratch) {
     matrices_free(&x);
 }
 
+/* Memory whose end is that of what may be touched, in whole pages. */
+struct fenced {
+    unsigned char *memory;
+    size_t bytes, page;
+};
+
+/* Moves the matrix to the end of it. */
+static bool fence(struct fenced *f, void **x, oom_devptr *address, size_t bytes) {
+    f->page = (size_t)sysconf(_SC_PAGESIZE);
+    f->bytes = (bytes + f->page - 1) / f->page * f->page;
+    f->memory =
+        mmap(NULL, f->bytes + f->page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (f->memory == MAP_FAILED) return false;
+    mprotect(f->memory + f->bytes, f->page, PROT_NONE);
+    unsigned char *to = f->memory + f->bytes - bytes;
+    memcpy(to, *x, bytes);
+    oom_host_free(*x);
+    *x = to;
+    if (*address != 0) *address = (uintptr_t)to;
+    return true;
+}
+
+/* Ends of rows are read and written in place, so a vector must not reach beyond the last. */
+static void test_ends(enum oom_dtype dtype, void *scratch) {
+    TEST("gemm: %s nothing beyond the ends of the matrices is touched", oom_dtype_name(dtype));
+    static const int64_t shapes[][3] = {{9, 3, 5}, {13, 23, 17}, {25, 41, 3}, {2300, 21, 23}};
+    for (int i = 0; i < 4 * FORMS; i++) {
+        const int64_t *d = shapes[i / FORMS];
+        int form = i % FORMS;
+        if (!is_form(dtype, form) || (i / FORMS == 3 && form % 16 != 0)) continue;
+        struct matrices x;
+        struct fenced at[4] = {{0}};
+        bool made = matrices_make(&x, dtype, d[0], d[1], d[2], form, 0);
+        CHECK(made);
+        if (made) {
+            bool moved = fence(&at[0], &x.a, &x.g.a, x.a_bytes) &&
+                         fence(&at[1], &x.b, &x.g.b, x.b_bytes) &&
+                         fence(&at[2], &x.bias, &x.g.bias, x.bias_bytes) &&
+                         fence(&at[3], &x.c, &x.g.c, x.c_bytes);
+            CHECK(moved);
+            if (moved) check_matrices(&x, true, scratch);
+        }
+        void **all[] = {&x.a, &x.b, &x.bias, &x.c};
+        for (int m = 0; m < 4; m++) {
+            if (at[m].memory == NULL || at[m].memory == MAP_FAILED) continue;
+            munmap(at[m].memory, at[m].bytes + at[m].page);
+            *all[m] = NULL;
+        }
+        matrices_free(&x);
+    }
+}
+
 /* Values over the whole range of exponents, with infinities: chains meet subnormals, overflow and
  * NaN on the way. NaN is compared as NaN. */
 static void test_extremes(enum oom_dtype dtype, void *scratch) {
@@ -241,6 +302,7 @@ void gemm_test(void) {
         test_shapes(dtypes[i], scratch);
         test_blocks(dtypes[i], scratch);
         test_pieces(dtypes[i], scratch);
+        test_ends(dtypes[i], scratch);
         test_extremes(dtypes[i], scratch);
     }
     oom_host_free(scratch);

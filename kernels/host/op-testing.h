@@ -246,4 +246,33 @@ static inline double test_compensated(enum oom_dtype wide, double sum, double va
     return next;
 }
 
+/* ---- sums of products, as ops.h defines those that do not accumulate ---- */
+
+struct test_sum {
+    enum oom_dtype dtype;
+    double done, chain; /* of the chains before, and of the one in hand */
+    int64_t steps;
+};
+
+/* sum + a b, rounded once to the wide type. */
+static inline double test_fma(enum oom_dtype dtype, double a, double b, double sum) {
+    bool is_double = oom_dtype_wide(dtype) == OOM_F64;
+    return is_double ? fma(a, b, sum) : (double)fmaf((float)a, (float)b, (float)sum);
+}
+
+static inline double test_sum_end(const struct test_sum *s) {
+    bool is_double = oom_dtype_wide(s->dtype) == OOM_F64;
+    if (s->steps <= OOM_CHAIN_STEPS) return s->chain;
+    return is_double ? s->done + s->chain : (double)((float)s->done + (float)s->chain);
+}
+
+static inline void test_sum_add(struct test_sum *s, double a, double b) {
+    if (s->steps > 0 && s->steps % OOM_CHAIN_STEPS == 0) {
+        s->done = test_sum_end(s);
+        s->chain = 0;
+    }
+    s->chain = test_fma(s->dtype, a, b, s->chain);
+    s->steps++;
+}
+
 #endif

@@ -7,11 +7,12 @@
  *   backward  xhat = (x - mean) rstd; dgamma += sum dout xhat; dbeta += sum dout;
  *             dx = residual + gamma rstd (dout - c sum(dout) / M - c xhat sum(dout xhat) / M)
  *
- * Sums are one chain per channel over the rows, those of the statistics compensated; threads and
- * vectors divide channels, so no thread waits for another's sums, and the two of the backward never
- * leave the registers. The price is that x is walked along columns: three times forward (twice with
- * dout backward), a cache line or more of each row at a time, from the second cache where a part's
- * columns fit. f32 bytes per element: 16 forward, 20 (24) backward, 8 infer.
+ * Sums are per channel and compensated: the statistics' one chain over all rows, the backward's one
+ * over a sample's positions, samples added in order (ops.h). Threads and vectors divide channels,
+ * so no thread waits for another's sums, and the two of the backward never leave the registers. The
+ * price is that x is walked along columns: three times forward (twice with dout backward), a cache
+ * line or more of each row at a time, from the second cache where a part's columns fit. f32 bytes
+ * per element: 16 forward, 20 (24) backward, 8 infer.
  */
 #include "kernels/host/isa/vector-math.h"
 #include "kernels/host/kernels.h"

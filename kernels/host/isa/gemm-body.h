@@ -13,22 +13,30 @@ struct OOM_R(tile) {
     int64_t c_stride;
     const real *bias; /* added at the end, or NULL */
     int64_t k;
-    bool go_on; /* start from c, else from 0 */
+    int64_t last; /* columns of the last vector, where it is not whole */
+    bool go_on;   /* start from c, else from 0 */
+    bool add;     /* add to c in the end */
 };
 
-/* rows, vectors and rows_adjacent are constants in every copy. The loop over k is not unrolled: gcc
- * would copy and spill the accumulators. */
+/* Vector v of a row: all of it, or, of a `ragged` tile's last, those columns that there are. */
+#define LOAD(from, v) \
+    (ragged && (v) == vectors - 1 ? OOM_V(oom_load_some)((from) + (v)*REAL_LANES, last, 0) \
+                                  : OOM_V(oom_load)((from) + (v)*REAL_LANES))
+
+/* rows, vectors, rows_adjacent and ragged are constants in every copy. The loop over k is not
+ * unrolled: gcc would copy and spill the accumulators. */
 static inline __attribute__((always_inline)) void OOM_R(tile_run)(const struct OOM_R(tile) * t,
                                                                   const int rows, const int vectors,
-                                                                  const bool rows_adjacent) {
+                                                                  const bool rows_adjacent,
+                                                                  const bool ragged) {
     vreal sum[TILE_ROWS][TILE_VECTORS];
+    const int64_t last = t->last;
     real *c = t->c;
     const int64_t c_stride = t->c_stride, a_stride = t->a_stride, b_stride = t->b_stride;
     if (t->go_on) {
         OOM_UNROLL
         for (int i = 0; i < rows; i++) OOM_UNROLL
-        for (int v = 0; v < vectors; v++)
-            sum[i][v] = OOM_V(oom_load)(c + i * c_stride + v * REAL_LANES);
+        for (int v = 0; v < vectors; v++) sum[i][v] = LOAD(c + i * c_stride, v);
     } else {
         OOM_UNROLL
         for (int i = 0; i < rows; i++) OOM_UNROLL
@@ -38,7 +46,8 @@ static inline __attribute__((always_inline)) void OOM_R(tile_run)(const struct O
     for (int64_t p = t->k; p > 0; p--) {
         vreal row[TILE_VECTORS];
         OOM_UNROLL
-        for (int v = 0; v < vectors; v++) row[v] = OOM_V(oom_load)(b + v * REAL_LANES);
+        for (int v = 0; v < vectors; v++)
+            row[v] = ENDS_IN_PLACE ? LOAD(b, v) : OOM_V(oom_load)(b + v * REAL_LANES);
         OOM_UNROLL
         for (int i = 0; i < rows; i++) {
             vreal x = OOM_V(oom_set)(rows_adjacent ? a[i] : a[i * a_stride]);
@@ -48,62 +57,53 @@ static inline __attribute__((always_inline)) void OOM_R(tile_run)(const struct O
         a += rows_adjacent ? a_stride : 1;
         b += b_stride;
     }
+    if (t->add) {
+        OOM_UNROLL
+        for (int i = 0; i < rows; i++) OOM_UNROLL
+        for (int v = 0; v < vectors; v++) sum[i][v] += LOAD(c + i * c_stride, v);
+    }
     if (t->bias != NULL) {
         OOM_UNROLL
         for (int v = 0; v < vectors; v++) {
-            vreal bias = OOM_V(oom_load)(t->bias + v * REAL_LANES);
+            vreal bias = LOAD(t->bias, v);
             OOM_UNROLL
             for (int i = 0; i < rows; i++) sum[i][v] += bias;
         }
     }
     OOM_UNROLL
     for (int i = 0; i < rows; i++) OOM_UNROLL
-    for (int v = 0; v < vectors; v++)
-        OOM_V(oom_store)(c + i * c_stride + v * REAL_LANES, sum[i][v]);
+    for (int v = 0; v < vectors; v++) {
+        real *to = c + i * c_stride + v * REAL_LANES;
+        if (ragged && v == vectors - 1)
+            OOM_V(oom_store_some)(to, last, sum[i][v]);
+        else
+            OOM_V(oom_store)(to, sum[i][v]);
+    }
 }
+#undef LOAD
 
-#define TILE_CASES(n) \
-    case 4 * (n): \
-        OOM_R(tile_run)(t, n, 1, false); \
-        break; \
-    case 4 * (n) + 1: \
-        OOM_R(tile_run)(t, n, 1, true); \
-        break; \
-    case 4 * (n) + 2: \
-        OOM_R(tile_run)(t, n, 2, false); \
-        break; \
-    case 4 * (n) + 3: \
-        OOM_R(tile_run)(t, n, 2, true); \
+#define TILE_KIND(n, kind, vectors, rows_adjacent, ragged) \
+    case 8 * (n) + (kind): \
+        OOM_R(tile_run)(t, n, vectors, rows_adjacent, ragged); \
         break;
+#define TILE_CASES(n) \
+    TILE_KIND(n, 0, 1, false, false) \
+    TILE_KIND(n, 1, 1, true, false) \
+    TILE_KIND(n, 2, 2, false, false) \
+    TILE_KIND(n, 3, 2, true, false) \
+    TILE_KIND(n, 4, 1, false, true) \
+    TILE_KIND(n, 5, 1, true, true) \
+    TILE_KIND(n, 6, 2, false, true) \
+    TILE_KIND(n, 7, 2, true, true)
 
-/* columns is a multiple of the vector's width, 1 or 2 of them. */
-static void OOM_R(tile_whole)(const struct OOM_R(tile) * t, int rows, int64_t columns,
-                              bool rows_adjacent) {
-    switch (4 * rows + 2 * (columns > REAL_LANES) + rows_adjacent) { TILE_ROW_COUNTS(TILE_CASES) }
+/* Any number of columns up to a panel's. */
+static void OOM_R(tile_any)(struct OOM_R(tile) * t, int rows, int64_t columns, bool rows_adjacent) {
+    const bool two = columns > REAL_LANES, ragged = columns % REAL_LANES != 0;
+    t->last = columns % REAL_LANES;
+    switch (8 * rows + 4 * ragged + 2 * two + rows_adjacent) { TILE_ROW_COUNTS(TILE_CASES) }
 }
+#undef TILE_KIND
 #undef TILE_CASES
-
-/* Any number of columns up to a panel's: the rest goes through a tile on the stack. b is readable
- * to the end of the panel's last vector. */
-static void OOM_R(tile_any)(const struct OOM_R(tile) * t, int rows, int64_t columns,
-                            bool rows_adjacent) {
-    if (columns % REAL_LANES == 0) {
-        OOM_R(tile_whole)(t, rows, columns, rows_adjacent);
-        return;
-    }
-    enum { WIDTH = TILE_VECTORS * REAL_LANES };
-    real c[TILE_ROWS * WIDTH], bias[WIDTH];
-    struct OOM_R(tile) padded = *t;
-    padded.c = c;
-    padded.c_stride = WIDTH;
-    if (t->go_on) OOM_R(copy_some)(c, WIDTH, WIDTH, t->c, t->c_stride, columns, rows);
-    if (t->bias != NULL) {
-        OOM_R(copy_some)(bias, WIDTH, WIDTH, t->bias, 0, columns, 1);
-        padded.bias = bias;
-    }
-    OOM_R(tile_whole)(&padded, rows, columns, rows_adjacent);
-    OOM_R(copy_some)(t->c, t->c_stride, columns, c, WIDTH, columns, rows);
-}
 
 /* ---- the product ---- */
 
@@ -170,9 +170,18 @@ static struct OOM_R(view) OOM_R(block_of_a)(const struct oom_product *q, const s
     return (struct OOM_R(view)){rooms->a, TILE_ROWS};
 }
 
-/* Steps p0 .. of columns j0 .. and rows i_begin .. i_end. Columns of b are read in place where it
- * is not to be packed; a last panel that is not whole always is, as vectors would read beyond it.
- */
+/* Steps p0 .., columns j0 .. of B: packed or in place. */
+static struct OOM_R(view) OOM_R(block_of_b)(const struct oom_product *q, const struct blocks *plan,
+                                            const struct OOM_R(rooms) * rooms, int64_t j0,
+                                            int64_t columns, int64_t p0, int64_t k) {
+    enum { NR = TILE_VECTORS * REAL_LANES };
+    if (!plan->pack_b) return OOM_R(fetch)(&q->b, p0, k, j0, columns, NULL);
+    OOM_R(pack)
+    (rooms->b, NR, true, &q->b, q->b.transpose, j0, columns, p0, k, rooms->fetched);
+    return (struct OOM_R(view)){rooms->b, NR};
+}
+
+/* Steps p0 .. of columns j0 .. and rows i_begin .. i_end. */
 static void OOM_R(block)(const struct oom_product *q, const struct blocks *plan,
                          const struct OOM_R(rooms) * rooms, int64_t i_begin, int64_t i_end,
                          int64_t j0, int64_t p0) {
@@ -182,12 +191,7 @@ static void OOM_R(block)(const struct oom_product *q, const struct blocks *plan,
     const real *bias = last ? q->bias : NULL;
     int64_t columns = q->n - j0 < plan->n ? q->n - j0 : plan->n;
     int64_t k = q->k - p0 < plan->k ? q->k - p0 : plan->k;
-    int64_t direct = plan->pack_b ? 0 : columns / NR * NR;
-    struct OOM_R(view) b = {NULL, 0};
-    if (direct > 0) b = OOM_R(fetch)(&q->b, p0, k, j0, direct, NULL);
-    OOM_R(pack)
-    (rooms->b, NR, true, &q->b, q->b.transpose, j0 + direct, columns - direct, p0, k,
-     rooms->fetched);
+    struct OOM_R(view) b = OOM_R(block_of_b)(q, plan, rooms, j0, columns, p0, k);
     for (int64_t i0 = i_begin; i0 < i_end; i0 += plan->m) {
         int64_t rows = i_end - i0 < plan->m ? i_end - i0 : plan->m;
         struct OOM_R(view) a = OOM_R(block_of_a)(q, plan, rooms, i0, rows, p0, k);
@@ -196,11 +200,12 @@ static void OOM_R(block)(const struct oom_product *q, const struct blocks *plan,
             int64_t width = columns - j < NR ? columns - j : NR;
             struct OOM_R(tile) t = OOM_R(tile_of)(q, plan, rooms->c, i0, j0, j);
             t.a_stride = a.ld;
-            t.b = j < direct ? b.at + j : rooms->b + (j - direct) * k;
-            t.b_stride = j < direct ? b.ld : NR;
+            t.b = b.at + (plan->pack_b ? j * k : j);
+            t.b_stride = b.ld;
             t.bias = bias != NULL ? bias + j0 + j : NULL;
             t.k = k;
-            t.go_on = q->accumulate || p0 > 0;
+            t.go_on = q->accumulate;
+            t.add = !q->accumulate && p0 > 0;
             struct halves out = {q->c_dtype, (uint16_t *)q->c + i0 * q->ldc + j0 + j, q->ldc};
             OOM_R(panel)
             (t, a.at, a_row, rows, width, rows_adjacent,

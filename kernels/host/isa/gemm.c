@@ -1,11 +1,12 @@
 /*
- * gemm.c: C = [C +] op(A) op(B) [+ bias], every element one fma chain over k in order.
+ * gemm.c: C = [C +] op(A) op(B) [+ bias], every element summed over k in order: in one fma chain
+ * from C when accumulating, else in chains of OOM_CHAIN_STEPS that are added up.
  *
  * Blocks as in Goto, van de Geijn 2008: columns by n, then k, then rows by m; packed panels of A
  * (TILE_ROWS wide) and of B (two vectors wide); a tile of C in registers. Each further block of k
- * loads C and goes on with the same chain, so blocks, tiles, packing, threads and instruction set
- * never show in the bits. Flops 2MNK. Traffic from beyond L2: A once per block of columns, B once,
- * C once per block of k, read and written.
+ * loads C and goes on with the same chain, or adds its own to it, so blocks, tiles, packing,
+ * threads and instruction set never show in the bits. Flops 2MNK. Traffic from beyond L2: A once
+ * per block of columns, B once, C once per block of k, read and written.
  *
  * Halves are converted to f32 by the pass that packs them, so the chains are those of f32; a C of
  * halves is rounded tile by tile after the last block of k.
@@ -30,6 +31,9 @@
 #endif
 #define TILE_VECTORS 2
 
+/* Part of a vector of B is read in place; otherwise B is packed, its last vector filled up. */
+#define ENDS_IN_PLACE (OOM_VECTOR_BYTES > 16)
+
 /* Block sizes (elements) and what is packed. */
 struct blocks {
     int64_t m, n, k;
@@ -51,6 +55,14 @@ static inline bool in_memory(const struct oom_factor *f) {
     return f->gather == NULL && !oom_dtype_is_half(f->dtype);
 }
 
+/* A large product's A is read as it is stored, or converted, where the columns of B are few: it is
+ * not used often enough to earn its pass (half as fast again at 16 columns, a tenth at 64; at 128
+ * packing won). Turned with long rows every step would be on another page. */
+static bool narrow(const struct oom_product *q) {
+    enum { COLUMNS = 64, ROW = 256 };
+    return q->n <= COLUMNS && (!q->a.transpose || q->a.ld <= ROW);
+}
+
 /* Measured on the shapes of the models: below a million multiplications packing costs more than
  * it gives, unless B is transposed (vectors need its columns adjacent); with few rows a packed B is
  * not used often enough to earn its pass (a long, wide one is, as packing reads it
@@ -62,7 +74,13 @@ static inline bool in_memory(const struct oom_factor *f) {
  * room for, and B packed again for each. */
 static struct blocks blocks_choose(const struct oom_product *q, size_t size, int64_t mr,
                                    int64_t nr) {
-    enum { ROWS = 96, FEW = 24, STEPS = 256, LONG = 2048, WIDEST = OOM_VECTOR_BYTES / 2 };
+    enum {
+        ROWS = 96,
+        FEW = 24,
+        STEPS = OOM_CHAIN_STEPS,
+        LONG = 2048,
+        WIDEST = OOM_VECTOR_BYTES / 2
+    };
     _Static_assert((ROOM + ROWS * STEPS) * sizeof(double) + B_BYTES <= OOM_PRODUCT_SCRATCH_BYTES,
                    "packed panels fit the scratch");
     _Static_assert((ROOM + ROWS * STEPS + ROWS * WIDEST) * sizeof(float) + B_BYTES <=
@@ -81,9 +99,9 @@ static struct blocks blocks_choose(const struct oom_product *q, size_t size, int
              : q->k < STEPS ? q->k
                             : STEPS,
         .rows = q->m,
-        .pack_a = large && q->a.gather == NULL,
+        .pack_a = large && q->a.gather == NULL && !narrow(q),
         .pack_b = q->b.transpose || (large && q->m > (q->k > LONG && q->n > 128 ? 24 : 64)) ||
-                  !in_memory(&q->b),
+                  !in_memory(&q->b) || (!ENDS_IN_PLACE && q->n % (nr / TILE_VECTORS) != 0),
     };
     if (!oom_dtype_is_half(q->c_dtype) || plan.k >= q->k) return plan;
     plan.n = HALF_COLUMNS;

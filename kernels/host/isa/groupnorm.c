@@ -7,11 +7,12 @@
  *             dx = residual + rstd (g - sum(g) / n - xhat sum(g xhat) / n);
  *             dgamma += sum over rows of dout xhat; dbeta += sum over rows of dout
  *
- * Sums: one chain over positions per channel, a vector's lanes being channels, then the group's
- * channels in order. A unit of work is as many whole groups of a sample as have CHUNK channels, or
- * one group; threads divide units, for dgamma and dbeta channels. A unit's columns are walked three
- * times forward, twice backward and once more for dgamma, mostly from the second cache. f32 bytes
- * per element from memory: 8 forward, 20 (24) backward.
+ * Sums: one compensated chain over positions per channel, a vector's lanes being channels, then the
+ * group's channels in order; for dgamma and dbeta, then the samples in order (ops.h). A unit of
+ * work is as many whole groups of a sample as have CHUNK channels, or one group; threads divide
+ * units, for dgamma and dbeta channels. A unit's columns are walked three times forward, twice
+ * backward and once more for dgamma, mostly from the second cache. f32 bytes per element from
+ * memory: 8 forward, 20 (24) backward.
  */
 #include "kernels/host/isa/vector-math.h"
 #include "kernels/host/kernels.h"

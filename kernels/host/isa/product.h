@@ -2,8 +2,9 @@
  * product.h: the matrix product behind the op gemm, for kernels that are made of products
  * (attention, convolution). Owns nothing; scratch is the calling thread's; cannot fail.
  *
- * C = [C +] op(A) op(B) [+ bias], op(A) (m,k), op(B) (k,n), C (m,n); each element one fma chain
- * over k in order, starting from C where accumulating, else from 0. Halves are converted to f32 as
+ * C = [C +] op(A) op(B) [+ bias], op(A) (m,k), op(B) (k,n), C (m,n); each element summed
+ * over k in order as the op says: one fma chain from C where accumulating, else chains of
+ * OOM_CHAIN_STEPS from 0, added up. Halves are converted to f32 as
  * they are packed; a C of halves is kept in f32 through all of k and its bias, and rounded once.
  *
  * A factor lies in memory, or nowhere: then its gather makes blocks of it, as they are packed. So a
