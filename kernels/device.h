@@ -107,7 +107,8 @@ struct oom_memory_info {
     uint64_t capacity;
     uint64_t free; /* capacity - used */
     uint64_t used;
-    uint64_t peak; /* highest `used` since open or reset_peak */
+    uint64_t peak;      /* highest `used` since open or reset_peak */
+    uint64_t anonymous; /* of `used`, in anonymous memory of this process */
 };
 
 enum oom_access { OOM_ACCESS_NONE, OOM_ACCESS_READ_WRITE };

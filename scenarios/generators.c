@@ -88,6 +88,16 @@ const struct oom_generator oom_generators[] = {
      .micro_batches = 4,
      .steps = 8,
      .loop = {.lengths = OOM_LENGTHS_DRAWN, .low = 0.9}},
+    {.name = "checkpointed",
+     .prose = "checkpoints lie in what the logits of the last micro-batch left behind",
+     .sized = OOM_SIZE_LENGTH,
+     .share = 0.84,
+     .spec = {.kind = OOM_MODEL_GPT, .layers = 4, .width = 16, .heads = 2, .vocab = 512},
+     .samples = 1024,
+     .micro_batches = 2,
+     .steps = 12,
+     .loop = {.lengths = OOM_LENGTHS_DRAWN, .low = 0.8},
+     .checkpointing = OOM_CHECKPOINTING_SQRT},
     {.name = "even",
      .prose = "lengths that hardly change, and no room for one more segment",
      .sized = OOM_SIZE_LENGTH,
@@ -239,6 +249,7 @@ enum oom_status oom_generator_job(const struct oom_situation *situation,
     s.job.micro = g->micro_batches > 1;
     s.job.rule = OOM_RULE_FIXED;
     s.job.loop = g->loop;
+    s.job.trainer.checkpointing = g->checkpointing;
     s.job.loop.seed = seed;
     struct oom_allocator_settings settings = s.job.settings;
     s.job.settings = oom_allocator_settings_default(); /* live bytes do not depend on them */

@@ -26,6 +26,7 @@ struct oom_generator {
     int micro_batches; /* of a step */
     int steps;
     struct oom_loop_options loop;
+    enum oom_checkpointing checkpointing;
     double foreign_share; /* of the capacity: another consumer wants it after the last step */
 };
 

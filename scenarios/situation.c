@@ -312,6 +312,10 @@ static enum oom_status add_row(struct listing *l, const struct oom_row *row) {
     struct oom_case *c = &added->the_case;
     enum oom_status status = row->make(row->small ? &l->small : &l->asked, row, c);
     name_row(l, row, c);
+    if (row->unequal != NULL) {
+        snprintf(c->unequal, sizeof c->unequal, "%s", row->unequal);
+        added->expected_false = OOM_BITS_GRADS;
+    }
     if (row->table || row->unguarded) return skip_if_unfit(status, added);
     if (status == OOM_OK) status = row->make(&l->small, row, &guards);
     c->guards = guards.mitigated;

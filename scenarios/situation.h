@@ -41,6 +41,7 @@ struct oom_row {
     int choice;                                        /* make()'s own: a rule, a variant */
     bool (*wanted)(const struct oom_attempt *failure); /* where the first OOM must be; or NULL */
     double dropout;
+    const char *unequal; /* why mathematics makes other gradients than the reference's; NULL: not */
 };
 
 /* A wrong twin of a row: the same case at --quick size with one mistake in the product's path. */

@@ -205,11 +205,91 @@ static void extra_pipe(void) {
     CHECK_STR(lines.last, "end");
 }
 
+static void several(void) {
+    struct oom_process *processes[2];
+    struct lines lines = {0};
+    struct oom_process_options options = {.line_fd = 3, .on_line = line_add, .user = &lines};
+    int which = 5;
+    TEST("process: of several, the one that has ended is told, and all are listened to");
+    CHECK_OK(start("echo first >&3; exec sleep 100", options, &processes[0]));
+    CHECK_OK(start("read x; echo second >&3; exit 7", options, &processes[1]));
+    CHECK_OK(oom_process_poll_any(processes, 2, 100, &which));
+    CHECK_EQ(which, 1);
+    CHECK_OK(oom_process_wait(processes[1], &result));
+    CHECK_EQ(result.exit_code, 7);
+    while (lines.count < 2 && oom_process_poll_any(processes, 1, 0.05, &which) == OOM_OK) {}
+    CHECK_EQ(lines.count, 2);
+    CHECK_EQ(which, -1); /* the first still sleeps */
+    oom_process_kill(processes[0]);
+    CHECK_OK(oom_process_poll_any(processes, 1, 100, &which));
+    CHECK_EQ(which, 0);
+    for (int i = 0; i < 2; i++) oom_process_free(processes[i]);
+    TEST("process: of several, each has its own time limit");
+    for (int i = 0; i < 2; i++) {
+        options.timeout = i == 0 ? 0 : 0.2;
+        CHECK_OK(start("exec sleep 100", options, &processes[i]));
+    }
+    CHECK_OK(oom_process_poll_any(processes, 2, 100, &which));
+    CHECK_EQ(which, 1);
+    CHECK_OK(oom_process_wait(processes[1], &result));
+    CHECK(result.timed_out);
+    for (int i = 0; i < 2; i++) oom_process_free(processes[i]);
+    CHECK_EQ(oom_process_poll_any(processes, 0, 0, &which), OOM_INVALID);
+    oom_failure_clear();
+}
+
+/* In a child of the test: holds signals, tells whom it started, and that a signal has come. */
+static void holding_parent(int report, bool release) {
+    struct oom_process *process;
+    struct lines lines = {0};
+    struct oom_process_options options = {.line_fd = 3, .on_line = line_add, .user = &lines};
+    bool finished = false;
+    signal(SIGINT, SIG_DFL);
+    bool ready = oom_process_install_signals() == OOM_OK && !oom_process_hold_signals() &&
+                 start("echo $$ >&3; exec sleep 100", options, &process) == OOM_OK;
+    while (ready && lines.count == 0 && oom_process_poll(process, 0.05, &finished) == OOM_OK) {}
+    int pid = ready ? atoi(lines.last) : 0;
+    if (write(report, &pid, sizeof pid) != sizeof pid) _exit(1);
+    while (!oom_process_hold_signals()) usleep(1000);
+    while (!finished && oom_process_poll(process, 1, &finished) == OOM_OK) {}
+    if (write(report, &pid, sizeof pid) != sizeof pid) _exit(1);
+    while (!release) usleep(1000);
+    oom_process_release_signals();
+    _exit(0);
+}
+
+/* SIGTERM is held; then the parent releases it, or gets SIGINT. The signal it ended by. */
+static int end_of_holding(bool release) {
+    int told[2], pid = 0, again = 0, state = 0;
+    CHECK_EQ(pipe(told), 0);
+    fflush(stdout);
+    pid_t parent = fork();
+    if (parent == 0) holding_parent(told[1], release);
+    close(told[1]);
+    CHECK_EQ(read(told[0], &pid, sizeof pid), sizeof pid);
+    CHECK(pid > 1 && kill(pid, 0) == 0);
+    CHECK_EQ(kill(parent, SIGTERM), 0);
+    CHECK_EQ(read(told[0], &again, sizeof again), sizeof again); /* it goes on */
+    CHECK(pid > 1 && is_gone(pid));
+    close(told[0]);
+    if (!release) CHECK_EQ(kill(parent, SIGINT), 0);
+    CHECK_EQ(waitpid(parent, &state, 0), parent);
+    return WIFSIGNALED(state) ? WTERMSIG(state) : 0;
+}
+
+static void held_signals(void) {
+    TEST("process: a signal that is held ends the children, and this one when it is released");
+    CHECK_EQ(end_of_holding(true), SIGTERM);
+    TEST("process: a second signal is not held");
+    CHECK_EQ(end_of_holding(false), SIGINT);
+}
+
 /* In a child of the test: starts another, tells the id that it tells, and waits to be killed. */
 static void signalled_parent(int report, const char *script) {
     struct oom_process *process;
     struct lines lines = {0};
     bool finished = false;
+    signal(SIGINT, SIG_DFL); /* a shell's background job ignores it, and that is left as it is */
     if (oom_process_install_signals() != OOM_OK) _exit(1);
     struct oom_process_options options = {.line_fd = 3, .on_line = line_add, .user = &lines};
     if (start(script, options, &process) != OOM_OK) _exit(1);
@@ -266,6 +346,8 @@ void process_test(void) {
     inheritance();
     time_limits();
     extra_pipe();
+    several();
+    held_signals();
     signals();
     no_memory();
     TEST("process: no file and no memory is left");

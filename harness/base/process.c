@@ -30,12 +30,13 @@ enum {
     UNKILLABLE_SECONDS = 30,
 };
 
-enum channel { CHANNEL_OUT, CHANNEL_ERR, CHANNEL_LINES, CHANNEL_COUNT };
+/* What is polled of a child: its pipes, and the end of it (a pidfd, where there are such). */
+enum channel { CHANNEL_OUT, CHANNEL_ERR, CHANNEL_LINES, CHANNEL_COUNT, END = CHANNEL_COUNT, FDS };
 
 struct oom_process {
     pid_t pid;
     int slot;                /* in `groups` */
-    int fds[CHANNEL_COUNT];  /* our ends; -1: closed or none */
+    int fds[FDS];            /* our ends; -1: closed or none */
     double started, timeout; /* seconds */
     double killed;           /* when; 0: not */
     bool finished;
@@ -67,6 +68,8 @@ static double now_seconds(void) {
 /* ---- groups to kill when this process is told to end ---- */
 
 static _Atomic pid_t groups[CHILDREN_MAX];
+static _Atomic bool holding;
+static _Atomic int held_signal;
 
 static int group_slot_take(void) {
     for (int i = 0; i < CHILDREN_MAX; i++) {
@@ -81,8 +84,24 @@ static void on_signal(int signal_number) {
         pid_t pid = atomic_load(&groups[i]);
         if (pid > 0) kill(-pid, SIGKILL);
     }
+    int none = 0;
+    if (atomic_load(&holding) && atomic_compare_exchange_strong(&held_signal, &none, signal_number))
+        return;
     signal(signal_number, SIG_DFL);
     raise(signal_number); /* delivered on return, as it is blocked meanwhile */
+}
+
+bool oom_process_hold_signals(void) {
+    atomic_store(&holding, true);
+    return atomic_load(&held_signal) != 0;
+}
+
+void oom_process_release_signals(void) {
+    atomic_store(&holding, false);
+    int signal_number = atomic_exchange(&held_signal, 0);
+    if (signal_number == 0) return;
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
 }
 
 enum oom_status oom_process_install_signals(void) {
@@ -242,6 +261,9 @@ static bool plan_fork(struct plan *plan, struct oom_process *process) {
         setpgid(pid, pid); /* the child does so too; whoever comes first */
         atomic_store(&groups[process->slot], pid);
         process->pid = pid;
+#ifdef SYS_pidfd_open
+        process->fds[END] = (int)syscall(SYS_pidfd_open, pid, 0);
+#endif
     }
     sigprocmask(SIG_SETMASK, &plan->mask, NULL);
     errno = error;
@@ -265,7 +287,7 @@ enum oom_status oom_process_start(const struct oom_process_options *options,
     if (!sane) return oom_fail(OOM_INVALID, "process: no argv, a negative time or a bad line_fd");
     struct oom_process *process = oom_host_calloc(1, sizeof *process);
     if (process == NULL) return oom_fail(OOM_HOST_NOMEM, "no host memory to start a process");
-    for (int i = 0; i < CHANNEL_COUNT; i++) process->fds[i] = -1;
+    for (int i = 0; i < FDS; i++) process->fds[i] = -1;
     process->timeout = options->timeout;
     process->on_line = options->on_line;
     process->user = options->user;
@@ -363,13 +385,17 @@ static bool channel_read(struct oom_process *process, int channel) {
     return got > 0 || (got < 0 && errno == EINTR);
 }
 
-static void channels_wait(struct oom_process *process, int milliseconds) {
-    struct pollfd waits[CHANNEL_COUNT];
-    for (int i = 0; i < CHANNEL_COUNT; i++)
-        waits[i] = (struct pollfd){process->fds[i], POLLIN, 0}; /* poll ignores -1 */
-    if (poll(waits, CHANNEL_COUNT, milliseconds) <= 0) return;
-    for (int i = 0; i < CHANNEL_COUNT; i++) {
-        if (waits[i].revents != 0) channel_read(process, i);
+/* Waits until one of them writes or ends, and reads what there is. */
+static void wait_for_some(struct oom_process *const *processes, int count, int milliseconds) {
+    struct pollfd waits[CHILDREN_MAX * FDS];
+    for (int i = 0; i < count * FDS; i++) {
+        int fd = processes[i / FDS]->fds[i % FDS];
+        waits[i] = (struct pollfd){fd, POLLIN, 0}; /* poll ignores -1 */
+    }
+    if (poll(waits, (nfds_t)(count * FDS), milliseconds) <= 0) return;
+    for (int i = 0; i < count * FDS; i++) {
+        bool reads = i % FDS != END && waits[i].revents != 0;
+        if (reads) channel_read(processes[i / FDS], i % FDS);
     }
 }
 
@@ -408,8 +434,8 @@ static void collect(struct oom_process *process) {
     result->max_rss = (uint64_t)usage.ru_maxrss * 1024;
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         while (channel_read(process, i)) {}
-        fd_close(&process->fds[i]);
     }
+    for (int i = 0; i < FDS; i++) fd_close(&process->fds[i]);
     process->finished = true;
 }
 
@@ -419,22 +445,40 @@ static void enforce_timeout(struct oom_process *process, double now) {
     if (process->killed == 0) oom_process_kill(process);
 }
 
-enum oom_status oom_process_poll(struct oom_process *process, double seconds, bool *finished) {
+/* Has it ended, or is its time up? */
+static enum oom_status look(struct oom_process *process, double now) {
+    if (!process->finished && has_ended(process)) collect(process);
+    if (process->finished || process->status != OOM_OK) return process->status;
+    enforce_timeout(process, now);
+    if (process->killed == 0 || now - process->killed <= UNKILLABLE_SECONDS) return OOM_OK;
+    return oom_fail(OOM_TIMEOUT, "process %ld does not end, %d s after SIGKILL", (long)process->pid,
+                    UNKILLABLE_SECONDS);
+}
+
+enum oom_status oom_process_poll_any(struct oom_process *const *processes, int count,
+                                     double seconds, int *which) {
     double until = now_seconds() + seconds;
+    *which = -1;
+    if (count < 1 || count > CHILDREN_MAX) return oom_fail(OOM_INVALID, "%d processes", count);
     for (;;) {
         double now = now_seconds();
-        if (!process->finished && has_ended(process)) collect(process);
-        *finished = process->finished;
-        if (process->finished || process->status != OOM_OK) return process->status;
-        enforce_timeout(process, now);
-        if (process->killed != 0 && now - process->killed > UNKILLABLE_SECONDS)
-            return oom_fail(OOM_TIMEOUT, "process %ld does not end, %d s after SIGKILL",
-                            (long)process->pid, UNKILLABLE_SECONDS);
-        double left = until - now;
-        if (left < 0) left = 0;
-        channels_wait(process, left * 1000 < SLICE_MS ? (int)(left * 1000) : SLICE_MS);
+        for (int i = 0; i < count; i++) {
+            enum oom_status status = look(processes[i], now);
+            if (!processes[i]->finished && status == OOM_OK) continue;
+            *which = i;
+            return status;
+        }
+        double left = until > now ? until - now : 0;
+        wait_for_some(processes, count, left * 1000 < SLICE_MS ? (int)(left * 1000) : SLICE_MS);
         if (now >= until) return OOM_OK;
     }
+}
+
+enum oom_status oom_process_poll(struct oom_process *process, double seconds, bool *finished) {
+    int which;
+    enum oom_status status = oom_process_poll_any(&process, 1, seconds, &which);
+    *finished = process->finished;
+    return status;
 }
 
 enum oom_status oom_process_wait(struct oom_process *process, struct oom_process_result *result) {
@@ -452,7 +496,7 @@ void oom_process_free(struct oom_process *process) {
             poll(NULL, 0, 1);
         if (has_ended(process)) collect(process);
     }
-    for (int i = 0; i < CHANNEL_COUNT; i++) fd_close(&process->fds[i]);
+    for (int i = 0; i < FDS; i++) fd_close(&process->fds[i]);
     if (process->slot >= 0) atomic_store(&groups[process->slot], 0);
     oom_host_free(process->line);
     oom_host_free(process);

@@ -4,6 +4,7 @@
 #include "harness/base/text.h"
 #include "harness/cli/capabilities.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,8 +25,16 @@ const struct oom_verb oom_verbs[] = {
     {0},
 };
 
+/* By its own name where that can be had: under valgrind /proc/self/exe is valgrind's tool when it is
+ * executed, and ours when it is read. */
 const char *oom_self(void) {
-    return "/proc/self/exe";
+    static char path[PATH_MAX];
+    static const char link[] = "/proc/self/exe";
+    if (path[0] != 0) return path;
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    bool there = n > 0 && access(path, X_OK) == 0; /* the file may have been replaced or removed */
+    if (!there) snprintf(path, sizeof path, "%s", link);
+    return path;
 }
 
 int oom_exit_for(enum oom_status status, const char *what) {

@@ -47,8 +47,12 @@ static const struct oom_option rows[] = {
     {"profile", 0, OOM_OPTION_TEXT, AT(profile), .fallback = "pytorch-2.13", .metavar = "NAME",
      .environment = "OOMBENCH_PROFILE",
      .help = "whose decisions the caching allocator makes: pytorch-2.13, pytorch-2.11, fixed"},
+    {"jobs", 'j', OOM_OPTION_INT, AT(jobs), .min = 0, .max = OOM_JOBS_MAX, .fallback = "0",
+     .help = "scenarios at once; 0: on a simulated device as many as there are cores and memory "
+             "for; results do not depend on it"},
     {"threads", 't', OOM_OPTION_INT, AT(threads), .min = 0, .max = 1024, .fallback = "0",
-     .help = "0: as many as this process may use; results do not depend on it"},
+     .help = "of each job; 0: as many as this process may use, shared by the jobs; results do not "
+             "depend on it"},
     {"isa", 0, OOM_OPTION_CHOICE, AT(isa), .names = isa_names, .fallback = "auto",
      .help = "instruction set of the host kernels; results do not depend on it"},
     {"schedule", 0, OOM_OPTION_CHOICE, AT(schedule), .names = schedule_names, .fallback = "eager",
@@ -226,8 +230,9 @@ void oom_run_announce(const struct oom_run_command *c, const struct oom_scenario
                       struct oom_case_record *out) {
     memset(out, 0, sizeof *out);
     snprintf(out->id, sizeof out->id, "%s", row->the_case.id);
-    out->is_control = row->control != OOM_CONTROL_NONE && c->chosen_control == OOM_CONTROL_NONE;
-    out->expected_false = row->expected_false;
+    bool spoilt = row->control != OOM_CONTROL_NONE; /* chosen by name it is judged as a case */
+    out->is_control = spoilt && c->chosen_control == OOM_CONTROL_NONE;
+    out->expected_false = spoilt && !out->is_control ? 0 : row->expected_false;
     if (row->skip[0] == 0) return;
     /* the user's model may make no such situation; the suite's own always must */
     out->outcome = c->model != NULL ? OOM_OUTCOME_SKIP : OOM_OUTCOME_ERROR;

@@ -9,11 +9,13 @@
 #include "harness/cli/scenario.h"
 #include "harness/report/report.h"
 
+enum { OOM_JOBS_MAX = 32 }; /* scenarios at once */
+
 struct oom_run_command {
     /* as given */
     const char *device, *alloc_conf, *profile, *data, *model, *control, *require, *inject;
     uint64_t capacity, seed;
-    int threads, isa, schedule, format;
+    int jobs, threads, isa, schedule, format;
     bool quick, full, traces, help;
     double timeout;
     const char *tap, *json, *junit, *snapshot;

@@ -1,6 +1,7 @@
 /*
- * run.c: `oombench run [GLOB...]`: each selected scenario in a process of its own, one after the
- * other, their records to the reports. A scenario that dies costs only its own cases.
+ * run.c: `oombench run [GLOB...]`: each selected scenario in a process of its own, as many at once
+ * as there are cores for, their records to the reports in the order announced. A scenario that dies
+ * costs only its own cases.
  */
 #include "harness/cli/cli.h"
 
@@ -12,6 +13,7 @@
 #include "harness/cli/capabilities.h"
 #include "harness/cli/run-options.h"
 #include "harness/report/record.h"
+#include "kernels/host/pool.h"
 #include "kernels/hostmem.h"
 #include "kernels/simulated/limit.h"
 
@@ -25,7 +27,10 @@
 
 struct part {
     const struct oom_scenario *scenario;
-    int first, count; /* of the announced records */
+    struct oom_docket docket;
+    int first; /* of the announced records */
+    bool started;
+    struct oom_process *process; /* while it runs */
 };
 
 struct run {
@@ -33,10 +38,10 @@ struct run {
     int argc;
     char **argv;
     struct oom_case_record *announced; /* ids, in order; all else zero */
-    bool *told;                        /* a record of this id came */
-    int total, done;
+    struct oom_case_record **came;     /* their records, until those before them came, too */
+    int total, done, told;
     struct part *parts;
-    int part_count;
+    int part_count, jobs;
     struct oom_reporter *reporter; /* while the run goes on */
     struct oom_report_totals totals;
     enum oom_status status;       /* of reporting, from within callbacks */
@@ -65,11 +70,13 @@ static enum oom_status announce(struct run *run, const struct oom_scenario *scen
     for (int i = 0; i < docket.count; i++) {
         oom_run_announce(&run->command, &docket.rows[i], &run->announced[run->total + i]);
     }
+    run->parts[run->part_count] = (struct part){scenario, docket, run->total, false, NULL};
     if (docket.count > 0) {
-        run->parts[run->part_count++] = (struct part){scenario, run->total, docket.count};
+        run->part_count++;
+    } else {
+        oom_docket_free(&docket);
     }
     run->total = (int)total;
-    oom_docket_free(&docket);
     return OOM_OK;
 }
 
@@ -108,40 +115,77 @@ static enum oom_status announce_all(struct run *run) {
         }
     }
     if (run->total == 0) return nothing_selected(run);
-    run->told = oom_host_calloc((size_t)run->total, sizeof *run->told);
-    return run->told != NULL ? OOM_OK : no_memory();
+    run->came = oom_host_calloc((size_t)run->total, sizeof(struct oom_case_record *));
+    return run->came != NULL ? OOM_OK : no_memory();
 }
 
-/* Bytes of the largest run there will be. */
-static double most_bytes(const struct run *run) {
-    double most = 0;
-    for (int i = 0; oom_scenarios[i] != NULL; i++) {
-        const struct oom_scenario *scenario = oom_scenarios[i];
-        double need = scenario->most_need, capacity = (double)run->command.capacity;
-        if (!may_match(&run->command, scenario->name)) continue;
-        if (run->command.quick && need > 1.5) need = 1.5;
-        if (!run->command.quick && capacity < (double)scenario->least_capacity) {
-            capacity = (double)scenario->least_capacity;
-        }
-        if ((need + 0.5) * capacity > most) most = (need + 0.5) * capacity;
+/* Bytes of the largest run of a scenario. */
+static double bytes_of(const struct run *run, const struct oom_scenario *scenario) {
+    double need = scenario->most_need, capacity = (double)run->command.capacity;
+    if (!may_match(&run->command, scenario->name)) return 0;
+    if (run->command.quick && need > 1.5) need = 1.5;
+    if (!run->command.quick && capacity < (double)scenario->least_capacity) {
+        capacity = (double)scenario->least_capacity;
     }
-    return most;
+    return (need + 0.5) * capacity;
+}
+
+/* Of the `jobs` largest scenarios together. */
+static double most_bytes(const struct run *run, int jobs) {
+    double largest[OOM_JOBS_MAX] = {0}, sum = 0;
+    for (int i = 0; oom_scenarios[i] != NULL; i++) {
+        double bytes = bytes_of(run, oom_scenarios[i]);
+        for (int k = 0; k < jobs; k++) {
+            double before = largest[k];
+            if (bytes <= before) continue;
+            largest[k] = bytes;
+            bytes = before;
+        }
+    }
+    for (int k = 0; k < jobs; k++) sum += largest[k];
+    return sum;
 }
 
 /* The references need a multiple of the capacity: refused at once where it is not there, before
  * anything is sized for it. */
 static enum oom_status check_memory(const struct run *run) {
-    char capacity[16], needed[16], there[16];
-    double bytes = most_bytes(run);
+    char capacity[16], needed[16], there[16], side_by_side[48] = "";
+    int jobs = run->command.jobs;
+    double bytes = most_bytes(run, jobs > 1 ? jobs : 1);
     struct oom_memory_limit limit = oom_memory_limit_read("/proc", "/sys/fs/cgroup");
     if (bytes <= (double)limit.bytes) return OOM_OK;
     uint64_t whole = bytes < 0x1p63 ? (uint64_t)bytes : UINT64_MAX;
+    if (jobs > 1) snprintf(side_by_side, sizeof side_by_side, " and --jobs %d", jobs);
     return oom_fail(OOM_USAGE,
-                    "--capacity %s: with the runs that need more to compare with, %s; this process "
-                    "may use %s (%s)",
-                    oom_size_format(run->command.capacity, capacity, sizeof capacity),
+                    "--capacity %s%s: with the runs that need more to compare with, %s; this "
+                    "process may use %s (%s)",
+                    oom_size_format(run->command.capacity, capacity, sizeof capacity), side_by_side,
                     oom_size_format(whole, needed, sizeof needed),
                     oom_size_format(limit.bytes, there, sizeof there), limit.source);
+}
+
+/* Narrow models gain little from threads, so on a simulated device each core rather has a scenario
+ * of its own; another device has one user at a time. */
+static void share_cores(struct run *run) {
+    const struct oom_run_command *c = &run->command;
+    int cores = oom_pool_threads_allowed(), jobs = c->jobs;
+    if (jobs == 0) {
+        struct oom_memory_limit limit = oom_memory_limit_read("/proc", "/sys/fs/cgroup");
+        jobs = strcmp(c->device, "host") == 0 ? cores / (c->threads > 0 ? c->threads : 1) : 1;
+        if (jobs > OOM_JOBS_MAX) jobs = OOM_JOBS_MAX;
+        while (jobs > 1 && most_bytes(run, jobs) > (double)limit.bytes) jobs--;
+    }
+    if (jobs > run->part_count) jobs = run->part_count;
+    run->jobs = jobs > 1 ? jobs : 1;
+    if (c->threads > 0 || run->jobs == 1) return;
+    int threads = cores > run->jobs ? cores / run->jobs : 1;
+    for (int i = 0; i < run->part_count; i++) {
+        for (int k = 0; k < run->parts[i].docket.count; k++) {
+            struct oom_case *the_case = &run->parts[i].docket.rows[k].the_case;
+            the_case->mitigated.threads = the_case->unmitigated.threads = threads;
+            the_case->guards.threads = threads;
+        }
+    }
 }
 
 /* Is the device there? OOM_ABSENT leaves the reason in the run. */
@@ -198,13 +242,26 @@ static int index_of(const struct run *run, const char *id) {
     return -1;
 }
 
+static void keep_status(struct run *run, enum oom_status status) {
+    if (run->status == OOM_OK) run->status = status;
+}
+
+/* What came goes to the reporter in the order announced. */
 static void report(struct run *run, const struct oom_case_record *record) {
     int at = index_of(run, record->id);
-    if (at < 0 || run->told[at]) return;
-    run->told[at] = true;
+    if (at < run->told || run->came[at] != NULL) return;
+    run->came[at] = oom_host_alloc(sizeof *record);
+    if (run->came[at] == NULL) {
+        keep_status(run, oom_fail(OOM_HOST_NOMEM, "the record of %s", record->id));
+        return;
+    }
+    *run->came[at] = *record;
     run->done++;
-    enum oom_status status = oom_reporter_case(run->reporter, record);
-    if (run->status == OOM_OK) run->status = status;
+    for (; run->told < run->total && run->came[run->told] != NULL; run->told++) {
+        keep_status(run, oom_reporter_case(run->reporter, run->came[run->told]));
+        oom_host_free(run->came[run->told]);
+        run->came[run->told] = NULL;
+    }
 }
 
 static void on_line(void *user, const char *line) {
@@ -228,8 +285,8 @@ static void report_missing(struct run *run, const struct part *part,
     oom_process_describe(process, how, sizeof how);
     size_t n = strlen(process->err);
     while (n > 0 && process->err[n - 1] == '\n') n--;
-    for (int i = part->first; i < part->first + part->count; i++) {
-        if (run->told[i]) continue;
+    for (int i = part->first; i < part->first + part->docket.count; i++) {
+        if (i < run->told || run->came[i] != NULL) continue;
         struct oom_case_record record = run->announced[i];
         record.outcome = process->timed_out ? OOM_OUTCOME_TIMEOUT : OOM_OUTCOME_ERROR;
         snprintf(record.reason, sizeof record.reason, "the scenario's process: %s%s%.*s", how,
@@ -254,30 +311,94 @@ static int child_arguments(const struct run *run, bool first, char **argv) {
     return count;
 }
 
-static enum oom_status run_part(struct run *run, const struct part *part) {
-    char **argv = oom_host_calloc((size_t)run->argc + 4, sizeof *argv);
-    struct oom_process_result *result = oom_host_alloc(sizeof *result);
-    enum oom_status status = OOM_HOST_NOMEM;
-    if (argv != NULL && result != NULL) {
-        int argc = 0;
-        argv[argc++] = (char *)(uintptr_t)oom_self();
-        argv[argc++] = (char *)(uintptr_t) "scenario";
-        argv[argc++] = (char *)(uintptr_t)part->scenario->name;
-        argc += child_arguments(run, part == run->parts, argv + argc);
-        const char *const environment[] = {run->temporary, NULL};
-        struct oom_process_options options = {.argv = argv,
-                                              .environment = environment,
-                                              .timeout =
-                                                  oom_run_timeout(&run->command, part->scenario),
-                                              .line_fd = 3,
-                                              .on_line = on_line,
-                                              .user = run};
-        status = oom_process_run(&options, result);
-        if (status == OOM_OK) report_missing(run, part, result);
-    }
+static const char *directory_of(const struct run *run) {
+    return run->temporary + strlen("TMPDIR=");
+}
+
+static enum oom_status start_part(struct run *run, struct part *part) {
+    char rows[PATH_MAX + 64];
+    char **argv = oom_host_calloc((size_t)run->argc + 5, sizeof *argv);
+    if (argv == NULL) return oom_fail(OOM_HOST_NOMEM, "the arguments of a scenario");
+    int argc = 0;
+    argv[argc++] = (char *)(uintptr_t)oom_self();
+    argv[argc++] = (char *)(uintptr_t) "scenario";
+    argv[argc++] = (char *)(uintptr_t)part->scenario->name;
+    argv[argc++] = rows;
+    argc += child_arguments(run, part == run->parts, argv + argc);
+    snprintf(rows, sizeof rows, "%s/%s.rows", directory_of(run), part->scenario->name);
+    const char *const environment[] = {run->temporary, NULL};
+    struct oom_process_options options = {.argv = argv,
+                                          .environment = environment,
+                                          .timeout = oom_run_timeout(&run->command, part->scenario),
+                                          .line_fd = 3,
+                                          .on_line = on_line,
+                                          .user = run};
+    enum oom_status status = oom_docket_write(&part->docket, rows);
+    if (status == OOM_OK) status = oom_process_start(&options, &part->process);
+    part->started = true;
     oom_host_free(argv);
-    oom_host_free(result);
-    return status != OOM_OK ? status : run->status;
+    return status;
+}
+
+/* One after the other as announced; of several at once the longest first, so that what is left to
+ * the end is short. */
+static struct part *next_part(const struct run *run) {
+    struct part *next = NULL;
+    for (int i = 0; i < run->part_count; i++) {
+        struct part *part = &run->parts[i];
+        if (part->started) continue;
+        bool longer = next != NULL && part->scenario->seconds > next->scenario->seconds;
+        if (next == NULL || (run->jobs > 1 && longer)) next = part;
+    }
+    return next;
+}
+
+/* As many as may run at once are running. */
+static enum oom_status start_parts(struct run *run, int running) {
+    for (; running < run->jobs; running++) {
+        struct part *part = next_part(run);
+        if (part == NULL) break;
+        OOM_TRY(start_part(run, part));
+    }
+    return OOM_OK;
+}
+
+/* Those that run, in the order of the parts. */
+static int list_running(struct run *run, struct part **parts, struct oom_process **processes) {
+    int count = 0;
+    for (int i = 0; i < run->part_count && count < OOM_JOBS_MAX; i++) {
+        if (run->parts[i].process == NULL) continue;
+        parts[count] = &run->parts[i];
+        processes[count++] = run->parts[i].process;
+    }
+    return count;
+}
+
+static enum oom_status run_parts(struct run *run, struct oom_process_result *result) {
+    struct part *parts[OOM_JOBS_MAX];
+    struct oom_process *processes[OOM_JOBS_MAX];
+    for (int count = 0, ended; !oom_process_hold_signals() && run->status == OOM_OK;) {
+        OOM_TRY(start_parts(run, count));
+        count = list_running(run, parts, processes);
+        if (count == 0) break;
+        OOM_TRY(oom_process_poll_any(processes, count, 3600, &ended));
+        if (ended < 0 || oom_process_hold_signals()) continue;
+        OOM_TRY(oom_process_wait(processes[ended], result));
+        report_missing(run, parts[ended], result);
+        oom_process_free(processes[ended]);
+        parts[ended]->process = NULL;
+        count--;
+    }
+    return run->status;
+}
+
+/* What a killed process was writing may come after the others have gone. */
+static void remove_directory(const char *directory) {
+    for (int tries = 0; tries < 100; tries++) {
+        if (oom_directory_remove(directory) == OOM_OK) break;
+        oom_failure_clear();
+        usleep(10000);
+    }
 }
 
 /* ---- the run ---- */
@@ -290,6 +411,26 @@ static void skip_all(struct run *run) {
         snprintf(record.reason, sizeof record.reason, "%s", run->absent);
         report(run, &record);
     }
+}
+
+/* Everything is in one directory, which is removed however the run ends. */
+static enum oom_status run_there(struct run *run) {
+    char *directory = run->temporary + strlen("TMPDIR=");
+    struct oom_process_result *result = oom_host_alloc(sizeof *result);
+    if (result == NULL) return oom_fail(OOM_HOST_NOMEM, "a process's result");
+    oom_process_hold_signals();
+    memcpy(run->temporary, "TMPDIR=", sizeof "TMPDIR=");
+    enum oom_status status = oom_directory_temporary(directory, PATH_MAX);
+    if (status == OOM_OK) status = run_parts(run, result);
+    for (int i = 0; i < run->part_count; i++) {
+        oom_process_free(run->parts[i].process);
+        run->parts[i].process = NULL;
+    }
+    oom_host_free(result);
+    if (!oom_process_hold_signals()) return status;
+    remove_directory(directory);
+    oom_process_release_signals();
+    return status;
 }
 
 static enum oom_status run_all(struct run *run, enum oom_status there) {
@@ -313,22 +454,17 @@ static enum oom_status run_all(struct run *run, enum oom_status there) {
                                       .threads = c->threads,
                                       .cpus = (int)sysconf(_SC_NPROCESSORS_ONLN),
                                       .capabilities = capabilities,
-                                      .traces =
-                                          c->traces ? run->temporary + strlen("TMPDIR=") : NULL};
+                                      .traces = c->traces ? directory_of(run) : NULL};
     enum oom_status status =
         oom_reporter_open(&c->paths, &context, run->announced, run->total, &run->reporter);
     if (status != OOM_OK) return status == OOM_IO ? OOM_USAGE : status;
     if (there == OOM_ABSENT) skip_all(run);
-    char *directory = run->temporary + strlen("TMPDIR=");
-    memcpy(run->temporary, "TMPDIR=", sizeof "TMPDIR=");
-    if (there == OOM_OK) status = oom_directory_temporary(directory, PATH_MAX);
-    for (int i = 0; there == OOM_OK && i < run->part_count && status == OOM_OK; i++) {
-        status = run_part(run, &run->parts[i]);
-    }
+    if (there == OOM_OK) status = run_there(run);
     run->totals = oom_reporter_totals(run->reporter);
     enum oom_status closed = oom_reporter_close(run->reporter);
     run->reporter = NULL;
-    if (directory[0] != 0) oom_directory_remove(directory);
+    if (directory_of(run)[0] != 0) remove_directory(directory_of(run));
+    oom_process_release_signals();
     return status != OOM_OK ? status : closed;
 }
 
@@ -349,6 +485,14 @@ static int run_help(void) {
     return OOM_EXIT_OK;
 }
 
+static void free_run(struct run *run) {
+    for (int i = 0; i < run->part_count; i++) oom_docket_free(&run->parts[i].docket);
+    for (int i = 0; run->came != NULL && i < run->total; i++) oom_host_free(run->came[i]);
+    oom_host_free(run->announced);
+    oom_host_free(run->came);
+    oom_host_free(run->parts);
+}
+
 int oom_verb_run(int argc, char **argv) {
     enum { GLOBS_MAX = 256 };
     const char *globs[GLOBS_MAX];
@@ -362,10 +506,9 @@ int oom_verb_run(int argc, char **argv) {
     if (status == OOM_OK) there = check_device(&run);
     if (status == OOM_OK && there != OOM_ABSENT) status = there;
     if (status == OOM_OK) status = announce_all(&run);
+    if (status == OOM_OK) share_cores(&run);
     if (status == OOM_OK) status = run_all(&run, there);
     int code = status == OOM_OK ? exit_code(&run, there) : oom_exit_for(status, "run");
-    oom_host_free(run.announced);
-    oom_host_free(run.told);
-    oom_host_free(run.parts);
+    free_run(&run);
     return code;
 }

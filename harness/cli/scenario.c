@@ -1,7 +1,8 @@
 /*
- * scenario.c: `oombench scenario NAME <options of run>`: the cases of one scenario, in this
- * process. Internal: `run` executes it once per scenario, and reads from file descriptor 3 one
- * line of JSON per finished case and "@what" for what is being run.
+ * scenario.c: `oombench scenario NAME ROWS <options of run>`: the cases of one scenario, in this
+ * process, as `run` has listed them in the file ROWS. Internal: `run` executes it once per
+ * scenario, and reads from file descriptor 3 one line of JSON per finished case and "@what" for
+ * what is being run.
  */
 #include "harness/cli/cli.h"
 
@@ -96,17 +97,17 @@ int oom_verb_scenario(int argc, char **argv) {
     const char *globs[GLOBS_MAX];
     struct oom_run_command command;
     enum oom_status status = OOM_OK;
-    if (argc < 1 || argc > GLOBS_MAX) {
-        status = oom_fail(OOM_USAGE, "scenario takes a name and the options of run");
+    if (argc < 2 || argc > GLOBS_MAX) {
+        status = oom_fail(OOM_USAGE, "scenario takes a name, its rows and the options of run");
         return oom_exit_for(status, "scenario");
     }
     const struct oom_scenario *scenario = oom_scenario_find(argv[0]);
     if (scenario == NULL) status = oom_fail(OOM_USAGE, "unknown scenario '%s'", argv[0]);
-    if (status == OOM_OK) status = oom_run_command_parse(argc - 1, argv + 1, &command, globs);
+    if (status == OOM_OK) status = oom_run_command_parse(argc - 2, argv + 2, &command, globs);
     struct oom_docket docket = {0};
-    if (status == OOM_OK) status = oom_run_docket(&command, scenario, &docket);
+    if (status == OOM_OK) status = oom_docket_read(argv[1], &docket);
     FILE *lines = fdopen(LINES_FD, "w");
-    if (lines == NULL) lines = stdout; /* started by hand */
+    if (lines == NULL && status == OOM_OK) status = oom_fail(OOM_USAGE, "started by `run` only");
     if (status == OOM_OK) status = oom_process_install_signals();
     if (status == OOM_OK) status = run_rows(&command, scenario, &docket, lines);
     oom_docket_free(&docket);

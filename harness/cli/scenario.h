@@ -28,7 +28,7 @@ struct oom_run_options {
 struct oom_scenario_case {
     struct oom_case the_case;
     enum oom_control control;  /* NONE: the product */
-    uint32_t expected_false;   /* of a control: 1 << enum oom_bit */
+    uint32_t expected_false;   /* of a control, or of a case by mathematics: 1 << enum oom_bit */
     char skip[OOM_REASON_MAX]; /* why it cannot be made with these options; "": it can */
 };
 
@@ -41,6 +41,9 @@ struct oom_docket {
 /* A new zeroed row, or NULL when the host has no memory (the docket remembers). */
 struct oom_scenario_case *oom_docket_add(struct oom_docket *docket);
 void oom_docket_free(struct oom_docket *docket);
+/* As a file, for a process that runs the rows. */
+enum oom_status oom_docket_write(const struct oom_docket *docket, const char *path);
+enum oom_status oom_docket_read(const char *path, struct oom_docket *out);
 
 struct oom_scenario {
     const char *name;

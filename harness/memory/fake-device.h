@@ -94,7 +94,10 @@ static inline void fake_properties(struct oom_device *device, struct oom_device_
 static inline void fake_memory_info(struct oom_device *device, struct oom_memory_info *out) {
     struct fake_device *fake = fake_of(device);
     uint64_t used = fake->used + fake->foreign;
-    *out = (struct oom_memory_info){fake->capacity, fake->capacity - used, used, fake->peak};
+    *out = (struct oom_memory_info){.capacity = fake->capacity,
+                                    .free = fake->capacity - used,
+                                    .used = used,
+                                    .peak = fake->peak};
 }
 
 static inline enum oom_status fake_misuse(struct fake_device *fake, const char *what) {

@@ -261,7 +261,8 @@ static void script_memory_info(struct oom_device *device, struct oom_memory_info
         left = recording->events[script->end].address;
     }
     if (left > capacity) left = capacity;
-    *out = (struct oom_memory_info){capacity, left, capacity - left, capacity};
+    *out = (struct oom_memory_info){
+        .capacity = capacity, .free = left, .used = capacity - left, .peak = capacity};
 }
 
 static enum oom_status script_stream_sync(struct oom_device *device, struct oom_stream *stream) {

@@ -64,9 +64,9 @@ static void put_bits(struct oom_json_writer *json, const struct oom_case_record 
     oom_json_object_end(json);
 }
 
-static void put_control(struct oom_json_writer *json, const struct oom_case_record *record) {
-    if (!record->is_control) return;
-    oom_json_key(json, "control");
+static void put_expected(struct oom_json_writer *json, const struct oom_case_record *record) {
+    if (!record->is_control && record->expected_false == 0) return;
+    oom_json_key(json, record->is_control ? "control" : "unequal");
     oom_json_array_begin(json);
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
         if (record->expected_false >> i & 1) oom_json_string(json, oom_bit_name((enum oom_bit)i));
@@ -97,7 +97,7 @@ enum oom_status oom_record_write(const struct oom_case_record *record, char **ou
     oom_json_put_string(&json, "outcome", oom_outcome_name(record->outcome));
     put_text(&json, "reason", record->reason);
     if (record->oom_report[0] != 0) put_text(&json, "oom_report", record->oom_report);
-    put_control(&json, record);
+    put_expected(&json, record);
     put_bits(&json, record);
     put_number(&json, "seconds", record->seconds);
     put_figures(&json, record);
@@ -197,20 +197,23 @@ static enum oom_status read_bits(const struct oom_json *node, struct oom_case_re
     return keys_check(why, whys, "why holds a key that is no bit");
 }
 
-static enum oom_status read_control(const struct oom_json *node, struct oom_case_record *record,
-                                    int *found) {
+/* "control" of a wrong twin, "unequal" of a case: a list of bits. */
+static enum oom_status read_expected(const struct oom_json *node, struct oom_case_record *record,
+                                     int *found) {
     const struct oom_json *control = oom_json_get(node, "control");
-    if (control == NULL) return OOM_OK;
-    if (control->kind != OOM_JSON_ARRAY) return refuse("control is no list");
-    record->is_control = true;
+    const struct oom_json *list = control != NULL ? control : oom_json_get(node, "unequal");
+    if (list == NULL) return OOM_OK;
+    if (list->kind != OOM_JSON_ARRAY) return refuse("control or unequal is no list");
+    record->is_control = control != NULL;
     (*found)++;
-    for (const struct oom_json *child = control->child; child != NULL; child = child->next) {
+    for (const struct oom_json *child = list->child; child != NULL; child = child->next) {
         const char *name;
         int bit = oom_json_as_text(child, &name) ? bit_by_name(name) : -1;
         if (bit < 0 || (record->expected_false >> bit & 1))
-            return refuse("control lists what is no bit, or one twice");
+            return refuse("control or unequal lists what is no bit, or one twice");
         record->expected_false |= 1u << bit;
     }
+    if (control == NULL && record->expected_false == 0) return refuse("unequal is empty");
     return OOM_OK;
 }
 
@@ -254,7 +257,7 @@ static enum oom_status read_tree(const struct oom_json *node, struct oom_case_re
         return refuse("oom_report is no text or too long");
     }
     OOM_TRY(read_outcome(node, &record->outcome));
-    OOM_TRY(read_control(node, record, &found));
+    OOM_TRY(read_expected(node, record, &found));
     OOM_TRY(read_bits(node, record));
     OOM_TRY(read_figures(node, record));
     return keys_check(node, found, "an unknown key");

@@ -121,13 +121,14 @@ static void check_schema(const char *text, const struct oom_json *schema) {
         {"\"run_type\": \"iteration\"", "\"run_type\": \"aggregate\""},
         {"\"cpu_time\": 1250", "\"cpu_time\": 0"},
         {"\"oom_bytes\": 25165824", "\"oom_bytes\": \"much\""},
-        {"\"passed\": 3", "\"passed\": 3.5"},
-        {"\"passed\": 3,", ""},
+        {"\"passed\": 4", "\"passed\": 4.5"},
+        {"\"passed\": 4,", ""},
         {"\"grad_match\": true", "\"grad_match\": 1"},
         {"\"kind\": \"case\"", "\"kind\": \"case\", \"extra\": 1"},
         {"\"id\": \"large_batch", "\"id\": \"large batch"},
         {"\"argv\": [", "\"argv\": [7, "},
         {"\"outcome\": \"pass\"", "\"outcome\": \"passed\""},
+        {"\"unequal\": [", "\"unequal\": [\"bit\", "},
     };
     TEST("results: what is written satisfies the schema");
     CHECK(text_is_valid(text, schema));
@@ -148,7 +149,7 @@ static void check_content(const char *text) {
     const struct oom_json *root = oom_json_root(document);
     const struct oom_json *benchmarks = oom_json_get(root, "benchmarks");
     const struct oom_json *own = oom_json_get(root, "oombench");
-    CHECK(benchmarks != NULL && benchmarks->count == 1);
+    CHECK(benchmarks != NULL && benchmarks->count == 2);
     const char *name = "";
     CHECK(oom_json_as_text(oom_json_get(oom_json_at(benchmarks, 0), "name"), &name));
     CHECK_STR(name, "large_batch/halving/gpt/f32"); /* the figure "name" is not here */
@@ -163,6 +164,15 @@ static void check_content(const char *text) {
           oom_json_get(bits, "grad_match")->kind == OOM_JSON_NULL);
     bits = oom_json_get(oom_json_at(cases, 1), "bits");
     CHECK(oom_json_as_bool(oom_json_get(bits, "grad_match"), &value) && !value);
+    TEST("results: a case that must be unequal is a case, and says so");
+    const struct oom_json *unequal = oom_json_get(oom_json_at(cases, 9), "unequal");
+    CHECK(oom_json_as_text(oom_json_get(oom_json_at(cases, 9), "kind"), &name));
+    CHECK_STR(name, "case");
+    CHECK(unequal != NULL && unequal->count == 1);
+    CHECK(oom_json_as_text(oom_json_at(unequal, 0), &name));
+    CHECK_STR(name, "grad_match");
+    CHECK(oom_json_get(oom_json_at(cases, 0), "unequal") == NULL);
+    CHECK(oom_json_get(oom_json_at(cases, 2), "unequal") == NULL);
     TEST("results: a capability told twice is there once");
     const struct oom_json *capabilities = oom_json_get(own, "capabilities");
     CHECK(capabilities != NULL && capabilities->count == 2);

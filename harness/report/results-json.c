@@ -208,10 +208,10 @@ static void put_bits(struct oom_json_writer *json, const struct oom_case_record 
     oom_json_object_end(json);
 }
 
-static void put_control(struct oom_json_writer *json, const struct oom_case_record *record) {
+static void put_kind(struct oom_json_writer *json, const struct oom_case_record *record) {
     oom_json_put_string(json, "kind", record->is_control ? "control" : "case");
-    if (!record->is_control) return;
-    oom_json_key(json, "must_turn");
+    if (!record->is_control && record->expected_false == 0) return;
+    oom_json_key(json, record->is_control ? "must_turn" : "unequal");
     oom_json_array_begin(json);
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
         if (record->expected_false >> i & 1) oom_json_string(json, oom_bit_name((enum oom_bit)i));
@@ -264,7 +264,7 @@ static void put_case(struct oom_json_writer *json, const struct oom_case_record 
                      const char *traces) {
     oom_json_object_begin(json);
     oom_json_put_string(json, "id", record->id);
-    put_control(json, record);
+    put_kind(json, record);
     oom_json_put_string(json, "outcome", oom_outcome_name(record->outcome));
     oom_json_put_string(json, "reason", record->reason);
     put_bits(json, record);

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OOM_SAMPLE_COUNT = 9 };
+enum { OOM_SAMPLE_COUNT = 11 };
 
 /* What a reason may hold that a format could take for its own. */
 #define OOM_SAMPLE_NASTY \
@@ -43,7 +43,8 @@ static inline void oom_sample_set(struct oom_case_record *record, const char *id
     oom_record_text(record, "class", "bitwise");
 }
 
-/* Passed, failed, a control caught, one not caught, not reached, skipped, error, timeout. */
+/* Passed, failed, a control caught, one not caught, not reached, skipped, error, timeout; unequal
+ * as it must be, and equal although it must not. */
 static inline void oom_sample_fill(struct oom_case_record records[OOM_SAMPLE_COUNT]) {
     const uint32_t grad = 1u << OOM_BIT_GRAD_MATCH;
     oom_sample_set(&records[0], "large_batch/halving/gpt/f32", "ttttt", "as it must be");
@@ -66,6 +67,11 @@ static inline void oom_sample_fill(struct oom_case_record records[OOM_SAMPLE_COU
     records[8].is_control = true;
     records[8].expected_false = grad;
     records[8].seconds = 0;
+    oom_sample_set(&records[9], "data_parallel/ranks/cnn/f32/batch_norm", "ttftt",
+                   "not equal, as it must be: 0.2 # of ||g||");
+    oom_sample_set(&records[10], "data_parallel/ranks/cnn/f32/equal", "ttttt",
+                   "equal, though it must not be");
+    records[9].expected_false = records[10].expected_false = grad;
     for (int i = 0; i < OOM_SAMPLE_COUNT; i++) oom_record_decide(&records[i]);
 }
 

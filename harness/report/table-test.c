@@ -58,9 +58,14 @@ static void at_80(void) {
     CHECK(strstr(text, "\n  halving/control/sized_from_total  not caught\n") != NULL);
     CHECK(strstr(text, "\n  amp_bf16/mlp/bf16            skipped: absent:") != NULL);
     CHECK(strstr(text, "    error: killed by SIGSEGV\n") != NULL);
-    CHECK(strstr(text, "\n\xe2\x9c\x93 true   \xe2\x9c\x97 false   \xc2\xb7 not reached\n") !=
-          NULL);
-    static const char last[] = "\n3 passed, 5 failed, 1 skipped\n";
+    CHECK(strstr(text, "\n  ranks/cnn/f32/batch_norm      \xe2\x9c\x93    \xe2\x9c\x93    "
+                       "\xe2\x89\xa0     \xe2\x9c\x93    \xe2\x9c\x93   ") != NULL);
+    CHECK(strstr(text, "\n    grads: not equal, as it must be: 0.2 # of ||g||\n") != NULL);
+    CHECK(strstr(text, "\n    failed: grad_match true, which mathematics makes false\n"
+                       "      grads: equal, though it must not be\n") != NULL);
+    CHECK(strstr(text, "\n\xe2\x9c\x93 true   \xe2\x9c\x97 false   \xc2\xb7 not reached\n"
+                       "\xe2\x89\xa0 unequal, as it must be\n") != NULL);
+    static const char last[] = "\n4 passed, 6 failed, 1 skipped\n";
     CHECK(strlen(text) > sizeof last && strcmp(text + strlen(text) - (sizeof last - 1), last) == 0);
     CHECK(strchr(text, '\033') == NULL); /* no colour in a file, no escape from a reason */
     oom_host_free(text);
@@ -90,7 +95,12 @@ static void elsewhere(void) {
         ascii = ascii && (unsigned char)*at < 0x80;
     CHECK(ascii);
     CHECK(text != NULL && strstr(text, "64 -> 8") != NULL);
-    CHECK(text != NULL && strstr(text, "\n+ true   X false   . not reached\n") != NULL);
+    CHECK(text != NULL && strstr(text, "\n+ true   X false   . not reached\n# unequal, as it "
+                                       "must be\n") != NULL);
+    oom_host_free(text);
+    TEST("table: the legend names what was shown");
+    text = table("C", 80, 0, 9);
+    CHECK(text != NULL && strstr(text, "\n+ true   X false   . not reached\n\n") != NULL);
     oom_host_free(text);
     TEST("table: a run of skips says so in its last line");
     text = table("C.UTF-8", 80, 5, 1);

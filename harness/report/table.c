@@ -21,6 +21,7 @@ enum style { PLAIN, BOLD, GREEN, RED, DIM };
 struct table {
     int columns, id_width;
     bool ascii, colour, marks;
+    bool unequal;    /* a bit was false, as it must be */
     bool oom_shown;  /* which allocation failed, once a scenario */
     int group_first; /* records from here on are of the scenario on show */
     char scenario[OOM_ID_MAX];
@@ -144,11 +145,16 @@ static void print_padded(FILE *file, const struct table *table, enum style style
     if (own < width) fprintf(file, "%*s", width - own, "");
 }
 
-static void print_mark(FILE *file, const struct table *table, enum oom_answer answer) {
-    static const char *const marks[4][2] = {
-        {"\xc2\xb7", "."}, {"\xe2\x9c\x97", "X"}, {"\xe2\x9c\x93", "+"}, {" ", " "}};
-    static const enum style styles[4] = {DIM, RED, GREEN, PLAIN};
-    int i = (unsigned)answer < 4 ? (int)answer : 0;
+enum { UNEQUAL = OOM_NOT_ASKED + 1, MARKS }; /* beside the answers */
+
+static void print_mark(FILE *file, const struct table *table, int mark) {
+    static const char *const marks[MARKS][2] = {{"\xc2\xb7", "."},
+                                                {"\xe2\x9c\x97", "X"},
+                                                {"\xe2\x9c\x93", "+"},
+                                                {" ", " "},
+                                                {"\xe2\x89\xa0", "#"}}; /* U+2260 */
+    static const enum style styles[MARKS] = {DIM, RED, GREEN, PLAIN, GREEN};
+    int i = (unsigned)mark < MARKS ? mark : OOM_NOT_REACHED;
     print_styled(file, table, styles[i], marks[i][table->ascii]);
 }
 
@@ -158,7 +164,8 @@ static void print_marks(FILE *file, const struct table *table,
         int width = (int)strlen(headings[i]), before = width / 2;
         int after = i + 1 < OOM_BIT_COUNT ? width - before : 0;
         fprintf(file, "%*s", before, "");
-        print_mark(file, table, record->bits[i]);
+        bool unequal = oom_record_is_unequal(record, (enum oom_bit)i);
+        print_mark(file, table, unequal ? UNEQUAL : (int)record->bits[i]);
         fprintf(file, "%*s", after, "");
     }
 }
@@ -179,10 +186,17 @@ static void print_reasons(FILE *file, const struct table *table,
     print_wrapped(file, table, 2 * INDENT, RED, fail ? "failed" : oom_outcome_name(record->outcome),
                   record->reason[0] != 0 ? record->reason : "no reason was given");
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
-        bool wanted = !(record->is_control && (record->expected_false >> i & 1));
-        if ((record->bits[i] == OOM_TRUE) == wanted || record->why[i][0] == 0) continue;
-        if (record->bits[i] == OOM_NOT_ASKED) continue;
+        if (oom_record_is_right(record, (enum oom_bit)i) || record->why[i][0] == 0) continue;
         print_wrapped(file, table, 3 * INDENT, PLAIN, headings[i], record->why[i]);
+    }
+}
+
+/* What is false because mathematics has it so, and by how much. */
+static void print_unequal(FILE *file, struct table *table, const struct oom_case_record *record) {
+    for (int i = 0; i < OOM_BIT_COUNT; i++) {
+        if (!oom_record_is_unequal(record, (enum oom_bit)i)) continue;
+        table->unequal = true;
+        print_wrapped(file, table, 2 * INDENT, DIM, headings[i], record->why[i]);
     }
 }
 
@@ -221,6 +235,7 @@ static void print_case(FILE *file, struct table *table, const struct oom_case_re
     if (figures[0] != 0) fprintf(file, "%*s%s", 3, "", figures);
     fputc('\n', file);
     if (record->outcome != OOM_OUTCOME_PASS) print_reasons(file, table, record);
+    print_unequal(file, table, record);
     const struct oom_figure *note = oom_record_figure(record, "cured_by");
     if (note != NULL) print_wrapped(file, table, 2 * INDENT, DIM, "cured by", note->text);
     if (!table->oom_shown && record->bits[OOM_BIT_OOM_WITHOUT] == OOM_TRUE) {
@@ -408,9 +423,12 @@ static void print_legend(FILE *file, const struct table *table) {
     static const char *const words[] = {"true", "false", "not reached"};
     fputc('\n', file);
     for (int i = 0; i < 3; i++) {
-        print_mark(file, table, answers[i]);
+        print_mark(file, table, (int)answers[i]);
         fprintf(file, " %s%s", words[i], i < 2 ? "   " : "\n");
     }
+    if (!table->unequal) return;
+    print_mark(file, table, UNEQUAL);
+    fprintf(file, " unequal, as it must be\n");
 }
 
 static enum oom_status table_end(struct oom_report_sink *sink, const struct oom_report_run *run) {

@@ -52,8 +52,14 @@ static void streams(void) {
     CHECK(strstr(text, "  answer: 'not reached'\n") != NULL);
     CHECK(strstr(text, "/oom_without # SKIP absent: \\# TODO it's") != NULL);
     CHECK(strstr(text, "  why: 'it''s # SKIP \\ \"quoted\"") != NULL);
-    /* 5 + 5 + 1 + 1 + 5 + 5 + 1 + 5 + 1; one bit, one control, four bits, one whole, five bits */
-    check_stream(text, 29, 1 + 1 + 4 + 1 + 5);
+    CHECK(strstr(text,
+                 "\nok 32 - data_parallel/ranks/cnn/f32/batch_norm/grad_match # not equal, as "
+                 "it must be: 0.2 \\# of ||g||\n") != NULL);
+    CHECK(strstr(text, "\nok 36 - data_parallel/ranks/cnn/f32/equal/fits_with\n") != NULL);
+    CHECK(strstr(text, "\nnot ok 37 - data_parallel/ranks/cnn/f32/equal/grad_match\n") != NULL);
+    /* 5 + 5 + 1 + 1 + 5 + 5 + 1 + 5 + 1 + 5 + 5; one bit, one control, four bits, one whole, five
+     * bits, one bit */
+    check_stream(text, 39, 1 + 1 + 4 + 1 + 5 + 1);
     oom_host_free(text);
     TEST("tap: nothing selected is a skipped plan");
     text = oom_sample_capture(&paths, 0, 0);
@@ -87,10 +93,12 @@ static void proved(void) {
         return;
     }
     CHECK_EQ(prove(0, OOM_SAMPLE_COUNT, &result), 1);
-    CHECK_MSG(strstr(result.out, "Tests: 29 Failed: 12") != NULL, "%s", result.out);
+    CHECK_MSG(strstr(result.out, "Tests: 39 Failed: 13") != NULL, "%s", result.out);
     CHECK_EQ(prove(0, 1, &result), 0);
     CHECK(strstr(result.out, "Result: PASS") != NULL);
     CHECK_EQ(prove(5, 1, &result), 0); /* skipped */
+    CHECK_EQ(prove(9, 1, &result), 0); /* unequal, as it must be */
+    CHECK_EQ(prove(10, 1, &result), 1);
     CHECK_EQ(prove(3, 1, &result), 1); /* a control that was not caught */
 }
 

@@ -1,7 +1,8 @@
 /*
  * TAP version 13, flat, plan first: the dialect that prove 3.44, Jenkins and TAP 14 readers share.
- * Points of a case are `<id>/<bit>`; a control has one, `<id>`. Diagnostics stand on failures only,
- * as one level of plain keys with single-quoted strings, which is all that every reader takes.
+ * Points of a case are `<id>/<bit>`; a control has one, `<id>`. A bit that mathematics makes false
+ * is ok, and says by how much in a comment. Diagnostics stand on failures only, as one level of
+ * plain keys with single-quoted strings, which is all that every reader takes.
  */
 #include "harness/report/report-driver.h"
 
@@ -87,6 +88,9 @@ static void print_point(struct oom_report_sink *sink, const struct oom_case_reco
     if (skip) {
         fprintf(file, " # SKIP ");
         print_description(file, unasked ? record->why[bit] : record->reason);
+    } else if (bit >= 0 && oom_record_is_unequal(record, (enum oom_bit)bit)) {
+        fprintf(file, " # ");
+        print_description(file, record->why[bit]);
     }
     fputc('\n', file);
     if (!ok && !skip) print_diagnostic(file, record, bit);
@@ -112,11 +116,10 @@ static enum oom_status tap_begin(struct oom_report_sink *sink, const struct oom_
 /* Bits speak for themselves only where the record is a verdict and they explain it. */
 static bool bit_is_ok(const struct oom_case_record *record, int bit) {
     bool all = true;
-    for (int i = 0; i < OOM_BIT_COUNT; i++) {
-        all &= record->bits[i] == OOM_TRUE || record->bits[i] == OOM_NOT_ASKED;
-    }
+    for (int i = 0; i < OOM_BIT_COUNT; i++) all &= oom_record_is_right(record, (enum oom_bit)i);
     if (record->outcome == OOM_OUTCOME_PASS) return all;
-    return record->outcome == OOM_OUTCOME_FAIL && !all && record->bits[bit] == OOM_TRUE;
+    return record->outcome == OOM_OUTCOME_FAIL && !all &&
+           oom_record_is_right(record, (enum oom_bit)bit);
 }
 
 static enum oom_status tap_record(struct oom_report_sink *sink, const struct oom_report_run *run,

@@ -114,9 +114,11 @@ enum oom_status oom_weight_copies_free(struct oom_trainer *t) {
 
 /* ---- the loss scale ---- */
 
+/* Static, so that its padding is zero: jobs are written, and told apart, byte by byte. */
 struct oom_scaler_options oom_scaler_default(void) {
-    return (struct oom_scaler_options){
+    static const struct oom_scaler_options defaults = {
         .initial = 65536, .growth = 2, .backoff = 0.5, .interval = 2000};
+    return defaults;
 }
 
 void oom_scaler_update(struct oom_scaler *scaler, const struct oom_scaler_options *options) {

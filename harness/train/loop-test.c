@@ -197,6 +197,39 @@ static void one_is_kept(void) {
     rig_close(&rig);
 }
 
+/* As a program does that appends to a list in vain and still holds what it appended. */
+static void forgotten_are_held(void) {
+    TEST("loop: results of a failed attempt that stay referenced live on, and go with the loop");
+    struct rig rig;
+    struct oom_loop loop;
+    open_looping(&rig, &loop,
+                 &(struct oom_loop_options){
+                     .results = OOM_RESULTS_OF_BATCH, .result_count = 5, .result_bytes = RESULT});
+    int64_t before = live(&rig);
+    CHECK_OK(oom_loop_before(&loop, &rig.source, 0));
+    for (int attempt = 0; attempt < 20; attempt++) {
+        CHECK_OK(oom_trainer_begin_step(rig.trainer));
+        oom_allocator_fail_call_at(rig.session.allocator, 12); /* after forward */
+        CHECK_EQ(oom_trainer_micro_batch(rig.trainer, &rig.window, 0, rig.window.samples,
+                                         (struct oom_weighing){.divisor = rig.window.total}),
+                 OOM_NOMEM);
+        CHECK_OK(oom_trainer_forget(rig.trainer));
+        oom_failure_clear();
+    }
+    oom_allocator_fail_call_at(rig.session.allocator, 0);
+    CHECK_OK(oom_trainer_begin_step(rig.trainer));
+    run_micro_batch(&rig);
+    CHECK_OK(oom_trainer_end_step(rig.trainer));
+    CHECK(live(&rig) > before + 20 * rounded(RESULT));
+    uint64_t damaged = 9;
+    CHECK_OK(oom_loop_check(&loop, &damaged));
+    CHECK_EQ(damaged, 0);
+    CHECK_OK(oom_trainer_drop(rig.trainer));
+    CHECK_OK(oom_loop_end(&loop, &rig.session));
+    CHECK_EQ(live(&rig), before);
+    rig_close(&rig);
+}
+
 static void all_are_kept(void) {
     TEST("loop: results of layers are kept for as many steps as asked, frozen tensors for ever");
     struct rig rig;
@@ -260,6 +293,7 @@ void loop_test(void) {
                "gpt,layers=2,width=8,heads=2,context=12,vocab=9,attention=scores");
     evaluation("mlp,layers=4,width=8,rows=12,vocab=9", "mlp,layers=4,width=8,rows=12,vocab=9");
     one_is_kept();
+    forgotten_are_held();
     all_are_kept();
     bad_options();
 }

@@ -207,10 +207,10 @@ enum oom_status oom_loop_after(struct oom_loop *loop, const struct oom_source *s
 
 /* ---- results ---- */
 
-/* Room for one more is made before the tensor, so that nothing stays half kept. */
-static enum oom_status make_room(struct oom_loop *loop) {
-    if (loop->kept_count < loop->kept_room) return OOM_OK;
-    int room = loop->kept_room == 0 ? 32 : 2 * loop->kept_room;
+/* Room for `count` more is made before the tensors, so that nothing stays half kept. */
+static enum oom_status make_room(struct oom_loop *loop, int count) {
+    if (loop->kept_count + count <= loop->kept_room) return OOM_OK;
+    int room = loop->kept_room == 0 ? OOM_LOOP_RESULTS : 2 * loop->kept_room;
     struct oom_kept *kept = oom_host_realloc(loop->kept, (size_t)room * sizeof *kept);
     if (kept == NULL) return oom_fail(OOM_HOST_NOMEM, "the list of kept results");
     loop->kept = kept;
@@ -225,7 +225,7 @@ static bool takes(const struct oom_trainer *t, enum oom_results results) {
 enum oom_status oom_loop_after_layer(struct oom_trainer *t) {
     if (!takes(t, OOM_RESULTS_OF_LAYER)) return OOM_OK;
     struct oom_loop *loop = t->loop;
-    OOM_TRY(make_room(loop));
+    OOM_TRY(make_room(loop, 1));
     struct oom_kept *kept = &loop->kept[loop->kept_count];
     *kept = (struct oom_kept){.step = loop->step};
     OOM_TRY(make(t->session, loop->options.result_bytes, OOM_TAG_OTHER, "layer's statistics",
@@ -243,7 +243,7 @@ enum oom_status oom_loop_after_forward(struct oom_trainer *t) {
     OOM_TRY(view(t));
     if (!takes(t, OOM_RESULTS_OF_BATCH)) return OOM_OK;
     struct oom_loop *loop = t->loop;
-    OOM_TRY(make_room(loop));
+    OOM_TRY(make_room(loop, loop->options.result_count)); /* one is kept; forgotten ones all are */
     for (int i = 0; i < loop->options.result_count; i++) {
         OOM_TRY(make(t->session, loop->options.result_bytes, OOM_TAG_OTHER, "batch's result",
                      &loop->batch[i]));
@@ -260,6 +260,15 @@ enum oom_status oom_loop_after_backward(struct oom_trainer *t) {
     loop->kept[loop->kept_count++] = (struct oom_kept){loop->batch[one], loop->step};
     loop->batch[one] = (struct oom_tensor){0};
     return free_row(t->session, loop->batch, count);
+}
+
+void oom_loop_forget(struct oom_trainer *t) {
+    struct oom_loop *loop = t->loop;
+    for (int i = 0; loop != NULL && i < OOM_LOOP_RESULTS; i++) {
+        if (loop->batch[i].data == 0) continue;
+        loop->kept[loop->kept_count++] = (struct oom_kept){loop->batch[i], loop->step};
+        loop->batch[i] = (struct oom_tensor){0};
+    }
 }
 
 enum oom_status oom_loop_drop(struct oom_trainer *t) {

@@ -97,11 +97,12 @@ enum oom_status oom_loop_before(struct oom_loop *loop, const struct oom_source *
 enum oom_status oom_loop_after(struct oom_loop *loop, const struct oom_source *source, int step);
 
 /* Called by models and trainer; where the trainer has no loop they do nothing. drop: the attempt
- * failed, what it has kept so far goes. */
+ * failed, what it has kept so far goes. forget: it failed, but all of its results stay kept. */
 enum oom_status oom_loop_after_layer(struct oom_trainer *trainer);
 enum oom_status oom_loop_after_forward(struct oom_trainer *trainer);
 enum oom_status oom_loop_after_backward(struct oom_trainer *trainer);
 enum oom_status oom_loop_drop(struct oom_trainer *trainer);
+void oom_loop_forget(struct oom_trainer *trainer);
 
 /* Reads what is kept and frozen back; *damaged counts tensors that changed. Nothing is read where
  * the device does not compute. */

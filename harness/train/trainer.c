@@ -355,7 +355,7 @@ enum oom_status oom_trainer_end_step(struct oom_trainer *t) {
 }
 
 /* Nothing of the step is remembered: the structs that named its tensors are wiped. */
-enum oom_status oom_trainer_forget(struct oom_trainer *t) {
+static enum oom_status wipe(struct oom_trainer *t) {
     t->batch = (struct oom_batch){0};
     t->logits = t->dlogits = t->losses = (struct oom_tensor){0};
     oom_stages_forget(&t->stages);
@@ -364,6 +364,11 @@ enum oom_status oom_trainer_forget(struct oom_trainer *t) {
     t->recomputing = false;
     t->scaler.unscaled = t->scaler.found = false;
     return copy_statistics(t, true);
+}
+
+enum oom_status oom_trainer_forget(struct oom_trainer *t) {
+    oom_loop_forget(t);
+    return wipe(t);
 }
 
 static void leak_one(struct oom_scope *scope) {
@@ -375,7 +380,7 @@ static void leak_one(struct oom_scope *scope) {
 }
 
 enum oom_status oom_trainer_drop(struct oom_trainer *t) {
-    OOM_TRY(oom_trainer_forget(t));
+    OOM_TRY(wipe(t));
     if (oom_control_on(OOM_CONTROL_TENSOR_LEAKED)) leak_one(&t->scope);
     if (oom_control_on(OOM_CONTROL_RNG_ADVANCED)) t->rng_step++;
     OOM_TRY(oom_loop_drop(t));

@@ -22,10 +22,18 @@ static uint64_t chunk_bytes(int block, uint64_t at) {
     return left < CHUNK ? left : CHUNK;
 }
 
+/* A device that computes nothing keeps nothing either. */
+static bool computes(const struct oom_canaries *c) {
+    struct oom_device_properties properties;
+    c->device->api->properties(c->device, &properties);
+    return properties.computes;
+}
+
 static enum oom_status plant_one(struct oom_canaries *c, int block) {
     uint8_t bytes[CHUNK];
     OOM_TRY(oom_allocator_alloc(c->allocator, oom_canary_bytes[block], NULL, OOM_TAG_OTHER,
                                 "canary", &c->blocks[block]));
+    if (!computes(c)) return OOM_OK;
     for (uint64_t at = 0; at < oom_canary_bytes[block]; at += CHUNK) {
         pattern(c->seed, block, at, bytes);
         OOM_TRY(c->device->api->upload(c->device, c->blocks[block] + at, bytes,
@@ -53,6 +61,7 @@ static enum oom_status check_one(const struct oom_canaries *c, int block, uint64
         uint64_t bytes = chunk_bytes(block, at);
         pattern(c->seed, block, at, expected);
         OOM_TRY(c->device->api->download(c->device, found, c->blocks[block] + at, bytes, NULL));
+        if (memcmp(found, expected, bytes) == 0) continue;
         for (uint64_t i = 0; i < bytes; i++) {
             if (found[i] == expected[i]) continue;
             if ((*damaged)++ > 0) continue;
@@ -64,10 +73,8 @@ static enum oom_status check_one(const struct oom_canaries *c, int block, uint64
 }
 
 enum oom_status oom_canaries_check(const struct oom_canaries *c, uint64_t *damaged) {
-    struct oom_device_properties properties;
-    c->device->api->properties(c->device, &properties);
     *damaged = 0;
-    for (int i = 0; properties.computes && i < OOM_CANARIES; i++) {
+    for (int i = 0; computes(c) && i < OOM_CANARIES; i++) {
         if (c->blocks[i] != 0) OOM_TRY(check_one(c, i, damaged));
     }
     return OOM_OK;

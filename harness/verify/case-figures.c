@@ -33,6 +33,10 @@ static void note_checkpointing(struct oom_proceedings *p) {
     oom_record_number(p->record, "budget_available_bytes", (double)fit->available, "bytes");
     oom_record_number(p->record, "budgets_passed", fit->passed, "");
     oom_record_number(p->record, "extra_share_by_live_bytes", fit->live_share, "");
+    /* the planner's work ended before it knew its schedule to be the best */
+    if (fit->unproven > 0) {
+        oom_record_number(p->record, "extra_share_unproven", fit->unproven, "");
+    }
 }
 
 void oom_note_figures(struct oom_proceedings *p) {

@@ -71,7 +71,7 @@ static enum oom_status hear_all(struct oom_proceedings *p) {
     OOM_TRY(oom_court_hear(p->court, "mitigated", &mitigated, c->extra, &p->mitigated));
     if (oom_completed(p->mitigated)) {
         struct oom_job reference = reference_job(p);
-        if (c->bitwise) {
+        if (c->bitwise || c->unequal[0] != 0) {
             OOM_TRY(oom_court_hear(p->court, "reference", &reference, NULL, &p->reference));
         }
         if (c->curve) OOM_TRY(oom_curve_hear(p, ample(p)));

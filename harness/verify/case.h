@@ -56,6 +56,8 @@ struct oom_case {
     enum oom_reference reference;
     bool bitwise;     /* gradients, loss and the state left behind are equal bits */
     bool bounded;     /* gradients and loss agree with the truth within the class's bound */
+    char unequal[80]; /* why mathematics makes other gradients of it: then they must differ from the
+                         reference's by far more than rounding; "": it does not */
     double need;      /* least peak of reserved bytes without limit / capacity; live if by_live */
     bool curve;       /* loss and weights follow those of the unmitigated job's precision */
     int skips;        /* steps that the loss scaler leaves out, at least; another is not */

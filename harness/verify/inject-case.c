@@ -10,15 +10,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Calls of alloc in the steps of the mitigated job. */
+/* Calls of alloc in the steps of the mitigated job; and the budget of checkpointing that it chooses
+ * before them: a search that need not be repeated for each of the calls. */
 static enum oom_status count_calls(struct oom_court *court, const struct oom_case *the_case,
-                                   uint64_t *out) {
+                                   uint64_t *out, uint64_t *budget) {
     struct oom_job job = the_case->mitigated;
     const struct oom_hearing *hearing;
     snprintf(job.device, sizeof job.device, "dry");
     job.capture = false;
     OOM_TRY(oom_court_hear(court, "dry-calls", &job, the_case->extra, &hearing));
     *out = hearing->finished ? hearing->result.step_calls : 0;
+    *budget = hearing->finished ? hearing->result.fit.budget : 0;
     return OOM_OK;
 }
 
@@ -84,14 +86,16 @@ static enum oom_status skip(struct oom_case_record *record, uint64_t calls) {
 enum oom_status oom_case_inject(struct oom_court *court, const struct oom_case *the_case,
                                 const struct oom_injection *injection,
                                 struct oom_case_record *record) {
-    uint64_t calls = 0;
+    struct oom_case planned = *the_case;
+    uint64_t calls = 0, budget = 0;
     snprintf(record->id, sizeof record->id, "%s", the_case->id);
     if (the_case->table.count > 0) return skip(record, 0);
-    OOM_TRY(count_calls(court, the_case, &calls));
+    OOM_TRY(count_calls(court, the_case, &calls, &budget));
+    if (budget > 0) planned.mitigated.trainer.checkpoint_budget = budget;
     if (calls == 0) return oom_fail(OOM_INTERNAL, "the mitigated job's steps make no allocation");
     if (injection->at > calls) return skip(record, calls);
-    enum oom_status status = injection->every ? run_every(court, the_case, calls, record)
-                                              : run_one(court, the_case, injection, record);
+    enum oom_status status = injection->every ? run_every(court, &planned, calls, record)
+                                              : run_one(court, &planned, injection, record);
     if (status == OOM_OK) oom_record_number(record, "calls", (double)calls, "");
     if (status == OOM_OK) name_call(record, calls);
     return status;

@@ -95,13 +95,16 @@ static bool under_valgrind(void) {
 }
 
 /* Two views of what is resident outside the arena: the highest resident size of all (VmHWM) less
- * the arena's peak, and what is anonymous or from files now (the arena is shared memory). The
- * second is looked at around every step, and bounds the first from below where the arena's pages
- * were never all resident at once. */
+ * the arena's peak, and what is anonymous or from files now, less what is the arena's of it (the
+ * rest of the arena is shared memory). The second is looked at around every step, and bounds the
+ * first from below where the arena's pages were never all resident at once. */
 static void look_at_residents(struct run *run) {
     if (!resident_means_something || under_valgrind()) return;
+    struct oom_memory_info info;
+    run->session.device->api->memory_info(run->session.device, &info);
     uint64_t now = status_bytes("RssAnon") + status_bytes("RssFile"); /* touched scratch included */
-    if (now > run->result->resident_out) run->result->resident_out = now;
+    uint64_t outside = now > info.anonymous ? now - info.anonymous : 0;
+    if (outside > run->result->resident_out) run->result->resident_out = outside;
 }
 
 static void measure_host(struct run *run) {

@@ -75,7 +75,7 @@ static bool next_parameter(struct layout *layout) {
     return true;
 }
 
-static enum oom_status read_gradients(const struct oom_job *job, int step, int64_t n, float **out) {
+enum oom_status oom_read_gradients(const struct oom_job *job, int step, int64_t n, float **out) {
     char path[OOM_JOB_PATH_MAX + 32];
     oom_job_path(job, "gradients", step, path);
     FILE *file = fopen(path, "rbe");
@@ -89,14 +89,9 @@ static enum oom_status read_gradients(const struct oom_job *job, int step, int64
     return oom_fail(OOM_IO, "'%s' has %zu of %lld gradients", path, got, (long long)n);
 }
 
-struct worst {
-    double error, bound;
-    char name[32];
-};
-
-static bool agree_parameters(const struct oom_proceedings *p, const float *found,
-                             const struct oom_truth *truth, int64_t terms, struct worst *worst) {
-    const struct oom_job *job = &p->mitigated->job;
+static bool agree_parameters(const struct oom_job *job, const float *found,
+                             const struct oom_truth *truth, int64_t terms,
+                             struct oom_worst *worst) {
     struct layout layout = {.spec = job->trainer.spec};
     bool pass = true;
     while (next_parameter(&layout)) {
@@ -105,29 +100,32 @@ static bool agree_parameters(const struct oom_proceedings *p, const float *found
             oom_parameter_n(&layout.parameter), oom_job_precision(job), terms);
         pass = pass && agreement.pass;
         if (agreement.error <= worst->error) continue;
-        *worst = (struct worst){.error = agreement.error, .bound = agreement.bound};
+        *worst = (struct oom_worst){.error = agreement.error, .bound = agreement.bound};
         snprintf(worst->name, sizeof worst->name, "%s", layout.parameter.name);
     }
     return pass;
 }
 
-/* NULL when every parameter and the loss are within the bound. */
-static const char *out_of_bound(struct oom_proceedings *p, int step, struct worst *worst, char *why,
-                                size_t n) {
-    const struct oom_job *job = &p->mitigated->job;
-    const struct oom_job_step *done = &p->mitigated->result.steps[step];
+int64_t oom_terms_of(const struct oom_job *job, int64_t samples) {
+    const struct oom_model_spec *spec = &job->trainer.spec;
+    int64_t pixels = spec->kind == OOM_MODEL_CNN ? spec->image * spec->image : 1;
+    return samples * oom_spec_rows(spec) * pixels;
+}
+
+const char *oom_out_of_bound(struct oom_proceedings *p, const struct oom_hearing *h, int step,
+                             struct oom_worst *worst, char *why, size_t n) {
+    const struct oom_job *job = &h->job;
+    const struct oom_job_step *done = &h->result.steps[step];
     int64_t nominal =
         step == job->steps - 1 && job->last_samples > 0 ? job->last_samples : job->samples;
     int64_t samples = job->micro ? nominal : done->samples;
-    const struct oom_model_spec *spec = &job->trainer.spec;
-    int64_t pixels = spec->kind == OOM_MODEL_CNN ? spec->image * spec->image : 1;
-    int64_t terms = samples * oom_spec_rows(spec) * pixels; /* of the longest sum over the batch */
+    int64_t terms = oom_terms_of(job, samples);
     const struct oom_truth *truth;
     float *found = NULL;
     bool pass = false;
     if (oom_court_truth(p->court, job, step, samples, &truth) == OOM_OK &&
-        read_gradients(job, step, truth->n, &found) == OOM_OK) {
-        pass = agree_parameters(p, found, truth, terms, worst);
+        oom_read_gradients(job, step, truth->n, &found) == OOM_OK) {
+        pass = agree_parameters(job, found, truth, terms, worst);
         oom_host_free(found);
     } else {
         snprintf(why, n, "no truth: %.120s", oom_failure_last()->message);
@@ -180,16 +178,21 @@ void oom_judge_gradients(struct oom_proceedings *p) {
         oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_REACHED, "no finished step");
         return;
     }
+    if (c->unequal[0] != 0) {
+        oom_judge_unequal(p);
+        return;
+    }
     if (!c->bitwise && !c->bounded && !c->curve) {
         oom_record_bit(p->record, OOM_BIT_GRAD_MATCH, OOM_NOT_REACHED, "nothing to compare with");
         return;
     }
-    struct worst worst = {.error = -1};
+    struct oom_worst worst = {.error = -1};
     const char *wrong = NULL;
     for (int step = 0; step < h->job.steps && wrong == NULL; step++) {
         if (h->result.steps[step].skipped) continue;
         if (!h->result.steps[step].captured) wrong = "a window ended without its optimizer step";
-        if (wrong == NULL && c->bounded) wrong = out_of_bound(p, step, &worst, why, sizeof why);
+        if (wrong == NULL && c->bounded)
+            wrong = oom_out_of_bound(p, h, step, &worst, why, sizeof why);
     }
     if (wrong == NULL) wrong = oom_skips_wrong(p);
     if (wrong == NULL && c->curve) wrong = oom_curve_differs(p, why, sizeof why);
@@ -205,7 +208,7 @@ void oom_judge_gradients(struct oom_proceedings *p) {
         const char *how = c->bitwise ? "equal bits to the reference"
                           : c->curve ? p->curve_text
                                      : "in bound";
-        snprintf(why, sizeof why, "%s%s", how, bound);
+        snprintf(why, sizeof why, "%.144s%s", how, bound);
     }
     oom_judge_bit(p, OOM_BIT_GRAD_MATCH, wrong == NULL, wrong == NULL ? why : wrong);
 }

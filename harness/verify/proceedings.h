@@ -47,6 +47,27 @@ void oom_judge_bit(struct oom_proceedings *p, enum oom_bit which, bool value, co
 enum oom_status oom_judge_oom_without(struct oom_proceedings *p);
 void oom_judge_fits(struct oom_proceedings *p);
 void oom_judge_gradients(struct oom_proceedings *p);
+/* The same of a case whose gradients must differ; by the distance and by what rounding explains. */
+void oom_judge_unequal(struct oom_proceedings *p);
+enum oom_answer oom_unequal_answer(double distance, double rounding);
+
+/* ---- gradients of a captured step ---- */
+
+/* The parameter that is furthest from the truth. */
+struct oom_worst {
+    double error, bound; /* u|S| */
+    char name[32];
+};
+/* NULL when every parameter and the loss are within the bound of the truth. */
+const char *oom_out_of_bound(struct oom_proceedings *p, const struct oom_hearing *hearing, int step,
+                             struct oom_worst *worst, char *why, size_t n);
+/* (n) of all parameters, in order; the caller's, by oom_host_free. */
+enum oom_status oom_read_gradients(const struct oom_job *job, int step, int64_t n, float **out);
+/* Terms of the longest sum over a batch of so many samples. */
+int64_t oom_terms_of(const struct oom_job *job, int64_t samples);
+
+/* ---- more judges ---- */
+
 /* NULL when as many steps were left out as the case asks for, and one at least was not. */
 const char *oom_skips_wrong(const struct oom_proceedings *p);
 void oom_judge_data(struct oom_proceedings *p);

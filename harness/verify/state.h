@@ -24,7 +24,8 @@ enum oom_status oom_state_take(struct oom_trainer *trainer, struct oom_state_pri
 const char *oom_state_difference(const struct oom_state_print *before,
                                  const struct oom_state_print *after);
 
-/* Reads a tensor back in pieces. Stops at the first status that is not OOM_OK. */
+/* Reads a tensor back in pieces. Stops at the first status that is not OOM_OK. A device that
+ * computes nothing is asked for them, too, but has nothing to show. */
 enum oom_status
 oom_tensor_read(struct oom_session *session, struct oom_tensor tensor, uint64_t bytes,
                 enum oom_status (*piece)(void *context, const void *data, size_t bytes),

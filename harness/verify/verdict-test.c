@@ -99,6 +99,50 @@ static void controls(void) {
     CHECK_STR(decided_control("-----", grad).reason, "made no check");
 }
 
+static struct oom_case_record decided_unequal(const char *letters, uint32_t expected) {
+    struct oom_case_record record = with_bits(letters);
+    record.expected_false = expected;
+    oom_record_decide(&record);
+    return record;
+}
+
+static void unequal(void) {
+    const uint32_t grad = 1u << OOM_BIT_GRAD_MATCH;
+    TEST("verdict: a case that must be unequal passes with that bit false and all others true");
+    int passed = 0;
+    for (int n = 0; n < 243; n++) {
+        char letters[6] = "";
+        int rest = n;
+        for (int i = 0; i < 5; i++, rest /= 3) letters[i] = "tf-"[rest % 3];
+        struct oom_case_record record = decided_unequal(letters, grad);
+        bool pass = record.outcome == OOM_OUTCOME_PASS;
+        CHECK_MSG(pass == (strcmp(letters, "ttftt") == 0), "%s", letters);
+        passed += pass;
+    }
+    CHECK_EQ(passed, 1);
+    struct oom_case_record record = decided_unequal("ttttt", grad);
+    CHECK_STR(record.reason, "grad_match true, which mathematics makes false");
+    CHECK(!oom_record_is_right(&record, OOM_BIT_GRAD_MATCH));
+    CHECK(!oom_record_is_unequal(&record, OOM_BIT_GRAD_MATCH));
+    record = decided_unequal("ft-tt", grad);
+    CHECK_STR(record.reason, "oom_without false; grad_match not reached");
+    record = decided_unequal("ttftt", grad);
+    CHECK(oom_record_is_unequal(&record, OOM_BIT_GRAD_MATCH));
+    CHECK(oom_record_is_right(&record, OOM_BIT_GRAD_MATCH));
+    CHECK(!oom_record_is_unequal(&record, OOM_BIT_FITS_WITH));
+    TEST("verdict: what was not asked is neither equal nor unequal");
+    record = with_bits("ttftt");
+    record.expected_false = grad;
+    oom_record_bit(&record, OOM_BIT_GRAD_MATCH, OOM_NOT_ASKED, "the injected failure ended it");
+    oom_record_decide(&record);
+    CHECK_EQ(record.outcome, OOM_OUTCOME_PASS);
+    CHECK(!oom_record_is_unequal(&record, OOM_BIT_GRAD_MATCH));
+    TEST("verdict: a control's bits are right where they turned, and no case of inequality");
+    record = decided_control("ttftt", grad);
+    CHECK(oom_record_is_right(&record, OOM_BIT_GRAD_MATCH));
+    CHECK(!oom_record_is_unequal(&record, OOM_BIT_GRAD_MATCH));
+}
+
 static void outcomes_kept(void) {
     static const enum oom_outcome kept[] = {OOM_OUTCOME_SKIP, OOM_OUTCOME_ERROR,
                                             OOM_OUTCOME_TIMEOUT};
@@ -158,6 +202,7 @@ static void figures(void) {
 void verdict_test(void) {
     cases();
     controls();
+    unequal();
     outcomes_kept();
     figures();
 }

@@ -89,6 +89,17 @@ void oom_record_bit(struct oom_case_record *record, enum oom_bit bit, enum oom_a
 
 /* ---- the decision ---- */
 
+bool oom_record_is_unequal(const struct oom_case_record *record, enum oom_bit bit) {
+    return !record->is_control && (record->expected_false >> bit & 1) &&
+           record->bits[bit] == OOM_FALSE;
+}
+
+bool oom_record_is_right(const struct oom_case_record *record, enum oom_bit bit) {
+    enum oom_answer answer = record->bits[bit];
+    if (answer == OOM_NOT_ASKED) return true;
+    return answer == (record->expected_false >> bit & 1 ? OOM_FALSE : OOM_TRUE);
+}
+
 /* The set of bits that have this answer. */
 static uint32_t bits_with(const struct oom_case_record *record, enum oom_answer answer) {
     uint32_t set = 0;
@@ -121,18 +132,26 @@ static void fail(struct oom_case_record *record, const char *format, ...) {
     trim_cut(record->reason, sizeof record->reason);
 }
 
+/* "x false", "; y not reached": what is wrong, if anything is. */
+static void append(char *out, size_t n, uint32_t set, const char *what) {
+    char names[128];
+    size_t used = strlen(out);
+    if (set == 0) return;
+    snprintf(out + used, n - used, "%s%s %s", used > 0 ? "; " : "",
+             set_names(set, names, sizeof names), what);
+}
+
 static void decide_case(struct oom_case_record *record, uint32_t all, uint32_t is_true,
                         uint32_t is_false) {
-    char false_names[128], missing_names[128];
-    if (is_true == all) {
-        record->outcome = OOM_OUTCOME_PASS;
-    } else if (is_false == 0) {
-        fail(record, "%s not reached", set_names(all & ~is_true, missing_names, 128));
-    } else if ((is_true | is_false) == all) {
-        fail(record, "%s false", set_names(is_false, false_names, 128));
+    char wrong[OOM_REASON_MAX] = "";
+    uint32_t unequal = record->expected_false;
+    append(wrong, sizeof wrong, is_false & ~unequal, "false");
+    append(wrong, sizeof wrong, is_true & unequal, "true, which mathematics makes false");
+    append(wrong, sizeof wrong, all & ~is_true & ~is_false, "not reached");
+    if (wrong[0] != 0) {
+        fail(record, "%s", wrong);
     } else {
-        fail(record, "%s false; %s not reached", set_names(is_false, false_names, 128),
-             set_names(all & ~is_true & ~is_false, missing_names, 128));
+        record->outcome = OOM_OUTCOME_PASS;
     }
 }
 

@@ -69,8 +69,10 @@ struct oom_case_record {
     enum oom_outcome outcome;
     char reason[OOM_REASON_MAX]; /* of a skip, a failure, an error; else "" */
 
-    bool is_control;         /* a wrong twin: passes when exactly `expected` turned false */
-    uint32_t expected_false; /* controls: set of bits, 1 << enum oom_bit */
+    bool is_control; /* a wrong twin: passes when exactly `expected_false` turned false */
+    /* Set of bits, 1 << enum oom_bit: those that a control's mistake must turn; of a case, those
+     * that mathematics makes false without any mistake. */
+    uint32_t expected_false;
 
     enum oom_answer bits[OOM_BIT_COUNT];
     char why[OOM_BIT_COUNT][OOM_REASON_MAX]; /* what decided the bit: figures, in words */
@@ -93,7 +95,12 @@ const struct oom_figure *oom_record_figure(const struct oom_case_record *record,
 void oom_record_bit(struct oom_case_record *record, enum oom_bit bit, enum oom_answer answer,
                     const char *format, ...) __attribute__((format(printf, 4, 5)));
 
-/* Decides the outcome from the bits: a case passes with all true that were asked; a control when
+/* Is the bit as it has to be? Not asked is; not reached never is. */
+bool oom_record_is_right(const struct oom_case_record *record, enum oom_bit bit);
+/* False, as it has to be, with no mistake about: of a case, not of a control. */
+bool oom_record_is_unequal(const struct oom_case_record *record, enum oom_bit bit);
+
+/* Decides the outcome from the bits: a case passes with all right that were asked; a control when
  * exactly the expected bits are false and no other (not reached counts as neither). A record on
  * which no bit was answered fails ("made no check"). SKIP, ERROR and TIMEOUT set before are kept.
  */

@@ -1,12 +1,14 @@
 /*
  * arena.h: real memory for the simulated device. One sparse memfd stands for the physical memory
- * (a page frame is an offset in it), one reservation of inaccessible address space for the
- * device's addresses; mapping a frame at an address is mmap(MAP_FIXED) of that offset there.
+ * that may be mapped at several addresses, or at none (a page frame is an offset in it), one
+ * reservation of inaccessible address space for the device's addresses; mapping a frame at an
+ * address is mmap(MAP_FIXED) of that offset there. Memory that lives and dies with its one address
+ * is anonymous, which costs the kernel half as much.
  *
  * The arena owns descriptor and reservation; whoever calls it keeps the books, and gives it only
  * whole pages inside them. When the kernel refuses, the status is OOM_HOST_NOMEM with errno in the
- * record and nothing has changed. A frame is zero when it is committed. Memory is charged to the
- * process that commits it, so the arena must be opened in the process that is to be limited.
+ * record and nothing has changed. Memory is zero when it is committed, and charged to the process
+ * that commits it, so the arena must be opened in the process that is to be limited.
  */
 #ifndef OOM_KERNELS_SIMULATED_ARENA_H
 #define OOM_KERNELS_SIMULATED_ARENA_H
@@ -37,7 +39,9 @@ void oom_arena_decommit(struct oom_arena *arena, uint64_t offset, uint64_t bytes
 /* Makes committed frames readable and writable at an address. */
 enum oom_status oom_arena_map(struct oom_arena *arena, uint64_t address, uint64_t bytes,
                               uint64_t offset);
-/* Back to inaccessible; what was mapped there stays in its frames. */
+/* Commits anonymous memory at an address, readable and writable. */
+enum oom_status oom_arena_back(struct oom_arena *arena, uint64_t address, uint64_t bytes);
+/* Back to inaccessible: frames keep what is in them, anonymous memory goes. */
 enum oom_status oom_arena_unmap(struct oom_arena *arena, uint64_t address, uint64_t bytes);
 
 /* Tests only: the n-th call to the kernel from now fails with ENOMEM (1 is the next; 0: none).

@@ -21,7 +21,7 @@ static enum oom_status space_open(struct oom_memory *memory, uint64_t bytes, enu
     struct oom_range *runs, *space = NULL;
     OOM_TRY(oom_frames_take(memory, what, bytes, &runs));
     enum oom_status status = oom_space_take(memory, what, bytes, kind, &space);
-    if (status == OOM_OK) status = oom_frames_map(memory, runs, space->start, bytes);
+    if (status == OOM_OK) status = oom_space_back(memory, space->start, bytes);
     if (status == OOM_OK) {
         space->link = runs;
         *out = space;
@@ -33,7 +33,7 @@ static enum oom_status space_open(struct oom_memory *memory, uint64_t bytes, enu
 }
 
 static enum oom_status space_close(struct oom_memory *memory, struct oom_range *space) {
-    OOM_TRY(oom_frames_unmap(memory, space->start, space->length));
+    OOM_TRY(oom_space_clear(memory, space->start, space->length));
     oom_frames_give(memory, space->link);
     oom_space_give(memory, space);
     return OOM_OK;

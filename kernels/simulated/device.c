@@ -161,7 +161,8 @@ static void device_memory_info(struct oom_device *dev, struct oom_memory_info *o
     *out = (struct oom_memory_info){.capacity = memory->capacity,
                                     .free = memory->capacity - memory->used,
                                     .used = memory->used,
-                                    .peak = memory->peak};
+                                    .peak = memory->peak,
+                                    .anonymous = memory->anonymous};
 }
 
 static void device_reset_peak(struct oom_device *dev) {

@@ -137,24 +137,33 @@ static void check_code(void) {
 static void check_all_or_nothing(void) {
     TEST("faults: what was done before the failing call is undone");
     struct oom_device *dev = test_open("host", 64 * MIB, OOM_SCHEDULE_EAGER);
-    oom_devptr single[5], block, space;
-    for (int i = 0; i < 5; i++) CHECK_OK(dev->api->alloc(dev, page, &single[i]));
-    for (int i = 0; i < 5; i += 2) CHECK_OK(dev->api->free(dev, single[i]));
-    /* Of three runs of pages: committing and mapping, each fails at its third. */
-    static const uint64_t third[] = {3, 6};
-    for (int i = 0; i < 2; i++) {
-        oom_arena_fail_at(third[i]);
+    oom_devptr base = test_base(dev), block, space;
+    for (uint64_t n = 1; n <= 2; n++) { /* mapping, populating */
+        oom_arena_fail_at(n);
         test_expect(dev->api->alloc(dev, 3 * page, &block), OOM_HOST_NOMEM, "");
-        CHECK_EQ(test_committed(), 2 * page);
-        CHECK_EQ(test_kernel_mappings(), 2);
+        CHECK_EQ(test_anonymous(dev, base), 0);
+        CHECK_EQ(test_used(dev), 0);
     }
-    oom_handle big;
     CHECK_OK(dev->api->alloc(dev, 3 * page, &block));
+    CHECK_EQ(test_anonymous(dev, base), 3 * page);
+
+    oom_handle single[5], handle;
+    for (int i = 0; i < 5; i++) CHECK_OK(dev->api->create(dev, page, &single[i]));
+    for (int i = 0; i < 5; i += 2) CHECK_OK(dev->api->release(dev, single[i]));
+    oom_arena_fail_at(3); /* of three runs of pages */
+    test_expect(dev->api->create(dev, 3 * page, &handle), OOM_HOST_NOMEM, "");
+    CHECK_EQ(test_committed(), 2 * page);
+    CHECK_OK(dev->api->create(dev, 3 * page, &handle));
+    CHECK_OK(dev->api->reserve(dev, 3 * page, &space));
+    CHECK_OK(dev->api->map(dev, space, 3 * page, handle));
+    oom_arena_fail_at(3);
+    test_expect(dev->api->set_access(dev, space, 3 * page, OOM_ACCESS_READ_WRITE), OOM_HOST_NOMEM,
+                "");
+    CHECK_EQ(test_kernel_mappings(), 0);
     oom_arena_fail_at(2); /* one run, committed in pieces of 32 MiB */
-    test_expect(dev->api->create(dev, 40 * MIB, &big), OOM_HOST_NOMEM, "");
+    test_expect(dev->api->create(dev, 40 * MIB, &handle), OOM_HOST_NOMEM, "");
     CHECK_EQ(test_committed(), 5 * page);
 
-    oom_handle handle;
     CHECK_OK(dev->api->reserve(dev, 4 * page, &space));
     for (oom_devptr at = space; at < space + 4 * page; at += page) {
         CHECK_OK(dev->api->create(dev, page, &handle));

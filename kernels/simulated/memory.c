@@ -72,7 +72,11 @@ static void decommit_until(struct oom_memory *memory, struct oom_range *runs,
     }
 }
 
-static enum oom_status commit(struct oom_memory *memory, struct oom_range *runs) {
+void oom_frames_decommit(struct oom_memory *memory, struct oom_range *runs) {
+    decommit_until(memory, runs, NULL);
+}
+
+enum oom_status oom_frames_commit(struct oom_memory *memory, struct oom_range *runs) {
     if (memory->arena == NULL) return OOM_OK;
     for (struct oom_range *run = runs; run != NULL; run = run->link) {
         enum oom_status status = oom_arena_commit(memory->arena, run->start, run->length);
@@ -91,17 +95,11 @@ enum oom_status oom_frames_take(struct oom_memory *memory, const char *what, uin
                         what, (ull)bytes, (ull)left, (ull)memory->capacity);
     }
     OOM_TRY(take_runs(memory, bytes, runs));
-    enum oom_status status = commit(memory, *runs);
-    if (status != OOM_OK) {
-        give_runs(memory, *runs);
-        return status;
-    }
     memory->used += bytes;
     return OOM_OK;
 }
 
 void oom_frames_give(struct oom_memory *memory, struct oom_range *runs) {
-    decommit_until(memory, runs, NULL);
     for (struct oom_range *run = runs; run != NULL; run = run->link) memory->used -= run->length;
     give_runs(memory, runs);
 }
@@ -122,6 +120,20 @@ enum oom_status oom_frames_map(struct oom_memory *memory, struct oom_range *runs
 
 enum oom_status oom_frames_unmap(struct oom_memory *memory, uint64_t address, uint64_t bytes) {
     return memory->arena != NULL ? oom_arena_unmap(memory->arena, address, bytes) : OOM_OK;
+}
+
+enum oom_status oom_space_back(struct oom_memory *memory, uint64_t address, uint64_t bytes) {
+    if (memory->arena == NULL) return OOM_OK;
+    OOM_TRY(oom_arena_back(memory->arena, address, bytes));
+    memory->anonymous += bytes;
+    return OOM_OK;
+}
+
+enum oom_status oom_space_clear(struct oom_memory *memory, uint64_t address, uint64_t bytes) {
+    if (memory->arena == NULL) return OOM_OK;
+    OOM_TRY(oom_arena_unmap(memory->arena, address, bytes));
+    memory->anonymous -= bytes;
+    return OOM_OK;
 }
 
 /* ---- address space ---- */

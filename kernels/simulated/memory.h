@@ -17,6 +17,7 @@
 struct oom_memory {
     uint64_t capacity;    /* bytes */
     uint64_t used, peak;  /* bytes in committed pages */
+    uint64_t anonymous;   /* those among them that are blocks', in real memory; else 0 */
     uint64_t reservation; /* bytes of address space */
     uint64_t last_handle;
     struct oom_arena *arena; /* NULL: count only */
@@ -61,14 +62,20 @@ enum oom_status oom_virtual_release(struct oom_memory *memory, oom_handle handle
 
 /* ---- physical pages, for the two groups above ---- */
 
-/* Takes and commits the lowest free pages: a chain of runs. `what` begins the message. */
+/* Takes the lowest free pages: a chain of runs. `what` begins the message. */
 enum oom_status oom_frames_take(struct oom_memory *memory, const char *what, uint64_t bytes,
                                 struct oom_range **runs);
 void oom_frames_give(struct oom_memory *memory, struct oom_range *runs);
-/* Makes a chain accessible at an address; all or nothing. */
+/* Memory for a chain that may be mapped anywhere; all or nothing. */
+enum oom_status oom_frames_commit(struct oom_memory *memory, struct oom_range *runs);
+void oom_frames_decommit(struct oom_memory *memory, struct oom_range *runs);
+/* Makes such a chain accessible at an address; all or nothing. */
 enum oom_status oom_frames_map(struct oom_memory *memory, struct oom_range *runs, uint64_t address,
                                uint64_t bytes);
 enum oom_status oom_frames_unmap(struct oom_memory *memory, uint64_t address, uint64_t bytes);
+/* Memory for pages that are at this address only, accessible; and its end. */
+enum oom_status oom_space_back(struct oom_memory *memory, uint64_t address, uint64_t bytes);
+enum oom_status oom_space_clear(struct oom_memory *memory, uint64_t address, uint64_t bytes);
 /* An address range for a new space; the message names `what`. */
 enum oom_status oom_space_take(struct oom_memory *memory, const char *what, uint64_t bytes,
                                enum oom_space kind, struct oom_range **out);

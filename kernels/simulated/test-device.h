@@ -60,7 +60,7 @@ static inline void test_expect(enum oom_status got, enum oom_status want, const 
 
 /* ---- what the kernel knows of the host device of this process ---- */
 
-/* Bytes committed behind its memory file. */
+/* Bytes committed behind its memory file: what virtual memory maps. */
 static inline uint64_t test_committed(void) {
     uint64_t bytes = 0;
     DIR *folder = opendir("/proc/self/fd");
@@ -75,6 +75,26 @@ static inline uint64_t test_committed(void) {
         if (strstr(target, "oombench-device") != NULL) bytes += (uint64_t)info.st_blocks * 512;
     }
     closedir(folder);
+    return bytes;
+}
+
+/* Resident bytes of anonymous memory among its addresses, from `base` on: what blocks have. */
+static inline uint64_t test_anonymous(struct oom_device *dev, oom_devptr base) {
+    struct oom_device_properties properties;
+    char line[500];
+    bool among = false;
+    unsigned long long start, end, kib;
+    uint64_t bytes = 0;
+    dev->api->properties(dev, &properties);
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        if (sscanf(line, "%llx-%llx ", &start, &end) == 2) {
+            among = start >= base && end <= base + properties.reservation;
+        } else if (among && sscanf(line, "Anonymous: %llu kB", &kib) == 1) {
+            bytes += kib * 1024;
+        }
+    }
+    if (file != NULL) fclose(file);
     return bytes;
 }
 

@@ -218,16 +218,24 @@ static uint64_t resident_bytes(void) {
 static void check_returned(void) {
     TEST("host: the memory of freed blocks and released handles really goes back");
     struct oom_device *dev = test_open("host", 64 * MIB, OOM_SCHEDULE_EAGER);
-    oom_devptr block, space;
+    oom_devptr base = test_base(dev), block, space;
+    struct oom_memory_info info;
     CHECK_EQ(test_committed(), 0);
+    CHECK_EQ(test_anonymous(dev, base), 0);
     CHECK_OK(dev->api->alloc(dev, 32 * MIB, &block));
     CHECK_OK(dev->api->reserve(dev, 32 * MIB, &space));
     oom_handle handle = map_new(dev, space, 32 * MIB);
-    CHECK_EQ(test_committed(), 64 * MIB);
+    CHECK_EQ(test_committed(), 32 * MIB);
+    CHECK_EQ(test_anonymous(dev, base), 32 * MIB);
+    dev->api->memory_info(dev, &info);
+    CHECK_EQ(info.anonymous, 32 * MIB);
     uint64_t full = resident_bytes();
-    CHECK(full >= 64 * MIB);
+    CHECK(full >= 32 * MIB);
     CHECK_OK(dev->api->free(dev, block));
     CHECK_EQ(test_committed(), 32 * MIB);
+    CHECK_EQ(test_anonymous(dev, base), 0);
+    dev->api->memory_info(dev, &info);
+    CHECK_EQ(info.anonymous, 0);
     CHECK_OK(dev->api->release(dev, handle));
     CHECK_EQ(test_committed(), 32 * MIB);
     CHECK_OK(dev->api->unmap(dev, space, 32 * MIB));

@@ -42,6 +42,7 @@ enum oom_status oom_virtual_unreserve(struct oom_memory *memory, oom_devptr ptr,
 
 static void drop_unused(struct oom_memory *memory, struct oom_range *handle, bool released) {
     if (!released || handle->uses > 0) return;
+    oom_frames_decommit(memory, handle->link);
     oom_frames_give(memory, handle->link);
     oom_range_put(&memory->pool, handle);
 }
@@ -52,6 +53,10 @@ enum oom_status oom_virtual_create(struct oom_memory *memory, uint64_t bytes, oo
     struct oom_range *handle = oom_range_get(&memory->pool);
     if (handle == NULL) return oom_fail(OOM_HOST_NOMEM, "no host memory for a handle's record");
     enum oom_status status = oom_frames_take(memory, "create", bytes, &handle->link);
+    if (status == OOM_OK) {
+        status = oom_frames_commit(memory, handle->link);
+        if (status != OOM_OK) oom_frames_give(memory, handle->link);
+    }
     if (status != OOM_OK) {
         oom_range_put(&memory->pool, handle);
         return status;
