@@ -135,6 +135,11 @@ static void print_checkpointing(const struct answer *a) {
     printf("again     %d forwards of stages, %.3f of one forward of all\n", a->unlimited.recomputed,
            a->unlimited.extra_forward);
     if (options->checkpointing == OOM_CHECKPOINTING_SQRT) return;
+    if (a->unlimited.unproven > 0) {
+        printf("            the search for the best schedule has ended early: another within the\n"
+               "            budget might save %.3f of one forward, none more\n",
+               a->unlimited.unproven);
+    }
     printf("budget    %s of live bytes\n",
            oom_size_format(options->checkpoint_budget, size, sizeof size));
     if (a->fit.budget == 0) return;
@@ -194,6 +199,7 @@ static void write_json(struct oom_json_writer *json, const struct plan_command *
     }
     if (options->checkpointing == OOM_CHECKPOINTING_BUDGET) {
         oom_json_put_uint64(json, "budget_bytes", options->checkpoint_budget);
+        oom_json_put_double(json, "extra_forward_unproven", a->unlimited.unproven);
     }
     oom_json_object_end(json);
 }

@@ -44,6 +44,7 @@ static void test_largest(void) {
     /* foreign bytes in pages of 2 MiB, neighbours in 512 */
     CHECK_EQ(fit.available, (40u << 20) - (4u << 20) - (1u << 20) - 512);
     CHECK(fit.budget <= fit.available && fit.share >= fit.live_share);
+    CHECK(fit.unproven == 0); /* the best schedule, and known to be */
     struct oom_plan found = plan_with(request, fit.budget);
     CHECK(found.fits);
     CHECK(found.peak_allocated <= fit.budget + (1 << 20) + 512);

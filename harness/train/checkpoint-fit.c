@@ -16,13 +16,16 @@ struct search {
 struct schedules {
     uint64_t peak; /* live bytes of the higher one: budgets from there up are the same schedules */
     double share;  /* of the later micro-batches, of which there are more */
+    double unproven; /* of that: what a better schedule might save */
 };
 
 static enum oom_status outcome_of(const struct oom_checkpoint_chain *chain, uint64_t budget,
-                                  struct oom_checkpoint_outcome *out) {
+                                  struct oom_checkpoint_outcome *out,
+                                  struct oom_checkpoint_proof *proof) {
     struct oom_checkpoint_schedule schedule = {0};
     OOM_TRY(oom_checkpoint_budget(chain, budget, &schedule));
     enum oom_status status = oom_checkpoint_simulate(chain, &schedule, out);
+    *proof = schedule.proof;
     oom_checkpoint_schedule_free(&schedule);
     return status;
 }
@@ -32,11 +35,15 @@ static enum oom_status schedules_of(const struct search *s, uint64_t budget,
     *out = (struct schedules){0};
     for (int i = 0; i < s->chains; i++) {
         struct oom_checkpoint_outcome outcome;
-        uint64_t once = 0;
-        OOM_TRY(outcome_of(&s->chain[i], budget, &outcome));
-        for (int k = 0; k < s->chain[i].count; k++) once += s->chain[i].stages[k].forward_flops;
+        struct oom_checkpoint_proof proof;
+        double once = 0;
+        OOM_TRY(outcome_of(&s->chain[i], budget, &outcome, &proof));
+        for (int k = 0; k < s->chain[i].count; k++) {
+            once += (double)s->chain[i].stages[k].forward_flops;
+        }
         if (outcome.peak > out->peak) out->peak = outcome.peak;
-        out->share = once > 0 ? (double)outcome.extra_flops / (double)once : 0;
+        out->share = once > 0 ? (double)outcome.extra_flops / once : 0;
+        out->unproven = once > 0 ? (double)(proof.flops - proof.least) / once : 0;
     }
     return OOM_OK;
 }
@@ -96,6 +103,7 @@ static enum oom_status search(struct search *s, struct oom_checkpoint_fit *out) 
         if (plan.fits) {
             out->budget = budget;
             out->share = made.share;
+            out->unproven = made.unproven;
             return OOM_OK;
         }
         budget = made.peak - 1;

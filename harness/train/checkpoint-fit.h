@@ -15,6 +15,8 @@ struct oom_checkpoint_fit {
     uint64_t budget;    /* bytes of all that is live in the run: trainer.checkpoint_budget */
     int passed;         /* larger budgets, of another schedule each, whose steps did not fit */
     double share;       /* extra forward flops of a step / flops of one forward */
+    double unproven;    /* of that share, how much another schedule within the budget might save at
+                         * most: 0 unless the planner's work ended first (checkpoint-plan.h) */
     double live_share;  /* the same of the schedule for `available`: had live bytes decided */
 };
 

@@ -9,6 +9,9 @@
 
 typedef struct oom_checkpoint_point point;
 
+/* Work is counted in cells of the bounds: what a look at an option's flops is about as long as. */
+enum { WORK_STEP = 16, MOST_POINTS = 12000000 };
+
 /* More than any plan's flops; three of them are still a number. */
 static const int64_t never = INT64_C(1) << 61;
 
@@ -24,16 +27,17 @@ static enum oom_status reserve(struct oom_checkpoint_points *list, size_t more) 
     return OOM_OK;
 }
 
-/* The last of points[from ..] that an allowance reaches; points[from] must be one. */
+/* The last of points[from ..] that an allowance reaches; points[from] must be one. It is mostly
+ * near: steps double, then halve. */
 static size_t reached(const point *points, size_t from, size_t count, int64_t bytes) {
-    size_t low = from, high = count;
-    while (high - low > 1) {
-        size_t middle = low + (high - low) / 2;
-        if (points[middle].bytes <= bytes) {
-            low = middle;
-        } else {
-            high = middle;
-        }
+    size_t low = from, step = 1;
+    while (low + step < count && points[low + step].bytes <= bytes) {
+        low += step;
+        step *= 2;
+    }
+    while (step > 1) {
+        step /= 2;
+        if (low + step < count && points[low + step].bytes <= bytes) low += step;
     }
     return low;
 }
@@ -108,6 +112,7 @@ struct sweep {
     const struct oom_checkpoint_window *window;
     int64_t flops; /* what is to be undercut, beside the old points */
     size_t below;  /* old points at or below the place reached */
+    uint64_t work;
 };
 
 static int64_t to_undercut(const struct sweep *sweep, size_t below) {
@@ -122,6 +127,7 @@ static int64_t leap(struct sweep *sweep) {
     for (size_t step = 4;; step *= 2) {
         size_t next = below + step;
         bool last = next > old->count;
+        sweep->work += WORK_STEP;
         int64_t end = last ? sweep->window->to : old->points[next - 1].bytes - 1;
         if (flops_at(sweep->option, end) < to_undercut(sweep, below)) break;
         if (last) return INT64_MAX;
@@ -140,6 +146,7 @@ static int64_t next_better(struct sweep *sweep, int64_t bytes) {
         }
         int64_t flops = to_undercut(sweep, sweep->below);
         if (flops <= sweep->option->best) break;
+        sweep->work += 2 * WORK_STEP;
         advance(sweep->option, bytes);
         if (flops_at(sweep->option, bytes) < flops) return bytes;
         bytes = leap(sweep);
@@ -167,15 +174,19 @@ static void push_old(struct oom_checkpoint_points *list, const struct oom_checkp
 static enum oom_status merge(struct oom_checkpoint_search *search, struct option *option,
                              const struct oom_checkpoint_window *window) {
     struct oom_checkpoint_points *next = &search->next;
-    struct sweep sweep = {option, &search->current, window, window->flops, 0};
+    struct sweep sweep = {option, &search->current, window, window->flops, 0, 0};
     size_t done = 0;
     next->count = 0;
+    search->work += WORK_STEP;
     int64_t bytes = max(option->from, window->from);
     if (search->current.count > 0 && search->current.points[0].bytes <= bytes) {
         sweep.below = 1 + reached(search->current.points, 0, search->current.count, bytes);
     }
     bytes = next_better(&sweep, bytes);
-    if (bytes == INT64_MAX) return OOM_OK;
+    if (bytes == INT64_MAX) {
+        search->work += sweep.work;
+        return OOM_OK;
+    }
     for (; bytes != INT64_MAX; bytes = next_better(&sweep, next_fall(option))) {
         OOM_TRY(reserve(next, search->current.count + 1));
         push_old(next, &search->current, &done, bytes);
@@ -183,6 +194,7 @@ static enum oom_status merge(struct oom_checkpoint_search *search, struct option
         push(next, (point){bytes, sweep.flops});
     }
     push_old(next, &search->current, &done, INT64_MAX);
+    search->work += sweep.work + 2 * next->count;
     struct oom_checkpoint_points swap = search->current;
     search->current = search->next;
     search->next = swap;
@@ -207,6 +219,23 @@ static enum oom_status add_save(struct oom_checkpoint_search *search, int s, int
     return option_begin(&o, 0, t->save[at(t, s, e)]) ? merge(search, &o, window) : OOM_OK;
 }
 
+static bool gives_up(const struct oom_checkpoint_search *search) {
+    return search->work > search->most_work ||
+           search->pool.count + search->current.count > MOST_POINTS;
+}
+
+/* What it will take in the end, if work goes with the bounds' effort. */
+static bool hopeless(const struct oom_checkpoint_search *search, int s) {
+    const uint64_t *effort = search->bounds->effort_of;
+    uint64_t done = 0, all = 0;
+    for (int i = 0; i < search->tables->n; i++) {
+        all += effort[i];
+        if (i >= s) done += effort[i];
+    }
+    if (search->work < search->least_work) return false;
+    return (double)search->work * (double)all > (double)search->most_work * (double)done;
+}
+
 /* Where the frontier begins at the least allowance there is, a run of more flops than its first
  * point's is of no use any more. */
 static bool too_long(const struct oom_checkpoint_search *search, int64_t work, int64_t least) {
@@ -219,13 +248,14 @@ static enum oom_status add_splits(struct oom_checkpoint_search *search, int s, i
                                   const struct oom_checkpoint_window *window) {
     const struct oom_checkpoint_tables *t = search->tables;
     int64_t least = max(window->from, t->need[at(t, s, e)]);
-    const bool *useful = oom_checkpoint_bounds_splits(search->bounds, s, e) - (s + 1);
+    const float *useful = oom_checkpoint_bounds_splits(search->bounds, s, e) - (s + 1);
     for (int j = s + 1; j < e; j++) {
-        if (!useful[j]) continue;
+        if ((double)useful[j] >= search->below) continue;
         int64_t work = oom_checkpoint_work(t, s, j), run = oom_checkpoint_run(t, s, j, e);
         if (run > window->to || work >= window->flops || too_long(search, work, least)) break;
         struct option o = {.part = {part_of(search, j, e, t->x[s]), part_of(search, s, j, 0)}};
         if (option_begin(&o, work, run)) OOM_TRY(merge(search, &o, window));
+        if (gives_up(search)) break;
     }
     return OOM_OK;
 }
@@ -275,12 +305,18 @@ static int64_t least_flops(const struct oom_checkpoint_search *search, int s, in
 enum oom_status oom_checkpoint_search_run(struct oom_checkpoint_search *search, int64_t limit,
                                           int64_t *found) {
     int n = search->tables->n;
+    search->below = (double)limit + oom_checkpoint_bounds_rounding(search->bounds, (double)limit);
     search->pool.count = 0;
+    *found = OOM_CHECKPOINT_UNKNOWN;
     for (int s = n - 1; s >= 0; s--) {
-        for (int e = s + 1; e <= n; e++) OOM_TRY(fill(search, s, e, limit));
+        for (int e = s + 1; e <= n; e++) {
+            OOM_TRY(fill(search, s, e, limit));
+            if (gives_up(search)) return OOM_OK;
+        }
+        if (hopeless(search, s)) return OOM_OK;
     }
     *found = least_flops(search, 0, n, search->bounds->budget);
-    if (*found >= limit) *found = -1;
+    if (*found >= limit) *found = OOM_CHECKPOINT_NONE;
     return OOM_OK;
 }
 

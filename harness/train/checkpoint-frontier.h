@@ -30,6 +30,9 @@ struct oom_checkpoint_search {
     const struct oom_checkpoint_tables *tables;
     struct oom_checkpoint_bounds *bounds;
     struct oom_checkpoint_frontier *frontiers; /* (n+1, n+1) */
+    uint64_t work, most_work;                  /* so far; where it gives up */
+    uint64_t least_work;                       /* where it begins to tell whether it will */
+    double below; /* the limit, and what rounding may have added to a bound */
     struct oom_checkpoint_points pool, current, next;
 };
 
@@ -38,7 +41,10 @@ enum oom_status oom_checkpoint_search_create(const struct oom_checkpoint_tables 
                                              struct oom_checkpoint_search *out);
 void oom_checkpoint_search_free(struct oom_checkpoint_search *search);
 
-/* Looks for plans that compute fewer than `limit` flops again; *found: the least, or -1. */
+enum { OOM_CHECKPOINT_NONE = -1, OOM_CHECKPOINT_UNKNOWN = -2 };
+
+/* Looks for plans that compute fewer than `limit` flops again, at most the limit of the bounds.
+ * *found: the least; NONE: there is no such plan; UNKNOWN: it has given up. */
 enum oom_status oom_checkpoint_search_run(struct oom_checkpoint_search *search, int64_t limit,
                                           int64_t *found);
 

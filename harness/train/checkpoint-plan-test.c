@@ -88,8 +88,9 @@ static void record(struct enumeration *all, const struct front *f) {
             oom_host_realloc(all->schedules, (size_t)all->capacity * sizeof *all->schedules);
     }
     struct oom_checkpoint_schedule *s = &all->schedules[all->count++];
-    *s = (struct oom_checkpoint_schedule){oom_host_alloc(sizeof *s->ops * (size_t)f->count),
-                                          f->count, f->count};
+    *s = (struct oom_checkpoint_schedule){.ops = oom_host_alloc(sizeof *s->ops * (size_t)f->count),
+                                          .count = f->count,
+                                          .capacity = f->count};
     memcpy(s->ops, f->ops, sizeof *s->ops * (size_t)f->count);
 }
 

@@ -48,7 +48,7 @@ enum oom_checkpoint_kind {
 const char *oom_checkpoint_kind_name(enum oom_checkpoint_kind kind);
 
 struct oom_checkpoint_stage {
-    uint64_t forward_flops, backward_flops;
+    uint64_t forward_flops, backward_flops; /* in one unit for the whole chain */
     uint64_t output;   /* bytes of x(i+1) */
     uint64_t saved;    /* bytes that FORWARD_SAVE leaves beside x(i) and x(i+1) */
     uint64_t gradient; /* bytes of dx(i) */
@@ -72,10 +72,19 @@ struct oom_checkpoint_op {
     int stage;
 };
 
+/* Of a schedule for a budget: how good it is. */
+struct oom_checkpoint_proof {
+    bool exact;     /* none within the budget is better: flops == least */
+    uint64_t flops; /* of forwards that it computes again */
+    uint64_t least; /* proven: none within the budget computes fewer again */
+    uint64_t work;  /* to find it: table entries looked at, the same on every machine */
+};
+
 /* Zeroed is the empty schedule. */
 struct oom_checkpoint_schedule {
     struct oom_checkpoint_op *ops; /* (count), in the order they run */
     int count, capacity;
+    struct oom_checkpoint_proof proof; /* zeroed where no budget was asked for */
 };
 
 void oom_checkpoint_schedule_free(struct oom_checkpoint_schedule *schedule);
@@ -95,8 +104,19 @@ int oom_checkpoint_sqrt(int stages);
 /* The least budget any schedule of the class stays within, in bytes, all that lives included. */
 enum oom_status oom_checkpoint_minimum(const struct oom_checkpoint_chain *chain, uint64_t *bytes);
 
+/* Some 2 to 3 s of a core and at most about a GiB of host memory; chains of real models mostly take
+ * a tenth of it. */
+#define OOM_CHECKPOINT_WORK UINT64_C(1500000000)
+
 /* The schedule of least forward flops whose live bytes stay within the budget at every moment;
- * below the minimum OOM_USAGE, which states it. Exact: sizes are not discretised. */
+ * below the minimum OOM_USAGE, which states it. Sizes are not discretised: it is exact, unless so
+ * much work (0: without limit) does not suffice; then it is the best found, and its proof says how
+ * much better any other could be. The same work gives the same schedule on every machine. */
+enum oom_status oom_checkpoint_budget_within(const struct oom_checkpoint_chain *chain,
+                                             uint64_t bytes, uint64_t work,
+                                             struct oom_checkpoint_schedule *out);
+
+/* Within OOM_CHECKPOINT_WORK. */
 enum oom_status oom_checkpoint_budget(const struct oom_checkpoint_chain *chain, uint64_t bytes,
                                       struct oom_checkpoint_schedule *out);
 

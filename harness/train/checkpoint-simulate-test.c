@@ -8,7 +8,7 @@ void checkpoint_simulate_test(void);
 
 static enum oom_status run_ops(const struct model *m, struct oom_checkpoint_op *ops, int count,
                                struct oom_checkpoint_outcome *outcome) {
-    struct oom_checkpoint_schedule schedule = {ops, count, count};
+    struct oom_checkpoint_schedule schedule = {.ops = ops, .count = count, .capacity = count};
     return oom_checkpoint_simulate(&m->chain, &schedule, outcome);
 }
 

@@ -12,7 +12,7 @@ static enum oom_status stage_check(const struct oom_checkpoint_stage *stage, int
         OOM_CHECKPOINT_BACKWARD};
     const uint64_t makes[] = {stage->output, stage->output, stage->output + stage->saved,
                               stage->gradient + stage->left};
-    const uint64_t frees[] = {input, 0, 0, gradient + stage->saved};
+    const uint64_t frees[] = {input, 0, 0, gradient + stage->saved + stage->output + input};
     for (int k = 0; k < OOM_CHECKPOINT_KIND_COUNT; k++) {
         if (stage->peak[kinds[k]] + frees[k] >= makes[k]) continue;
         return oom_fail(OOM_USAGE,

@@ -197,6 +197,7 @@ void checkpoint_test(void) {
     static const char gpt[] = "gpt,layers=7,width=16,heads=2,context=16,vocab=31,dropout=0.125";
     static const char cnn[] = "cnn,layers=6,width=4,image=8,dropout=0.25";
     static const char group[] = "cnn,layers=6,width=4,image=8,norm=group,groups=2";
+    static const char wide_head[] = "cnn,layers=4,width=3,image=8,vocab=1000"; /* than its input */
     static const char *const models[] = {mlp, gpt, cnn, group};
     for (int i = 0; i < 4; i++) {
         same_bits(models[i], OOM_AMP_OFF, OOM_RNG_KEYED, SAMPLES);
@@ -207,6 +208,9 @@ void checkpoint_test(void) {
         controls(models[i], OOM_RNG_KEYED, OOM_CONTROL_BOUNDARY_CHANGED, true);
         controls(models[i], OOM_RNG_KEYED, OOM_CONTROL_SEGMENT_INPUT, true);
     }
+    predicted(wide_head, OOM_AMP_OFF);
+    predicted(wide_head, OOM_AMP_BF16);
+    same_bits(wide_head, OOM_AMP_F16, OOM_RNG_KEYED, SAMPLES);
     controls(mlp, OOM_RNG_KEYED, OOM_CONTROL_RNG_NOT_RESTORED, false);
     controls(mlp, OOM_RNG_STATEFUL, OOM_CONTROL_RNG_NOT_RESTORED, true);
     controls(gpt, OOM_RNG_STATEFUL, OOM_CONTROL_RNG_NOT_RESTORED, true);

@@ -12,6 +12,7 @@ struct bench {
     struct oom_trainer *trainer;
     struct oom_window window;
     double flops; /* of the operation in hand */
+    double unit;  /* flops that a description counts as one */
 };
 
 static uint64_t live(const struct bench *b) {
@@ -44,6 +45,14 @@ static void close_bench(struct bench *b) {
     oom_device_close(b->session.device);
 }
 
+/* A power of two such that sums over all stages, as often as there are stages, stay far from the
+ * end of 64 bits: 1 below some 10^15 flops a step. */
+static double unit_of(double flops, int stages) {
+    double unit = 1;
+    while (flops / unit * stages > 0x1p58) unit *= 2;
+    return unit;
+}
+
 /* A whole step, so that optimizer states exist; then the batch of the next. */
 static enum oom_status warm_up(struct bench *b) {
     struct oom_weighing weighing = {.divisor = b->window.total};
@@ -52,6 +61,7 @@ static enum oom_status warm_up(struct bench *b) {
     OOM_TRY(oom_trainer_micro_batch(t, &b->window, 0, b->window.samples, weighing));
     OOM_TRY(oom_trainer_update(t));
     OOM_TRY(oom_trainer_end_step(t));
+    b->unit = unit_of(b->flops, t->stages.count);
     OOM_TRY(oom_trainer_begin_step(t));
     return oom_trainer_load(t, &b->window, 0, b->window.samples, weighing);
 }
@@ -74,7 +84,7 @@ static enum oom_status measure(struct bench *b, enum oom_checkpoint_kind kind, i
     uint64_t peak = (uint64_t)stats->allocated_bytes[OOM_POOL_ALL].peak;
     *out = (struct measured){.peak = peak - before,
                              .growth = (int64_t)live(b) - (int64_t)before,
-                             .flops = (uint64_t)b->flops};
+                             .flops = (uint64_t)(b->flops / b->unit)};
     return OOM_OK;
 }
 

@@ -47,6 +47,12 @@ static enum oom_status run_steps(struct stage *stage) {
     return OOM_OK;
 }
 
+/* Of the flops computed again, those that a better schedule might not have, if there is one. */
+static double unproven_part(const struct oom_checkpoint_schedule *schedule) {
+    if (schedule == NULL || schedule->proof.flops == 0) return 0;
+    return 1 - (double)schedule->proof.least / (double)schedule->proof.flops;
+}
+
 static void fill_in(struct stage *stage, struct oom_plan *out) {
     struct oom_memory_info info;
     stage->session.device->api->memory_info(stage->session.device, &info);
@@ -59,6 +65,7 @@ static void fill_in(struct stage *stage, struct oom_plan *out) {
     const struct oom_stages *stages = &stage->trainer->stages;
     out->recomputed = stages->recomputed;
     if (stages->first_flops > 0) out->extra_forward = stages->again_flops / stages->first_flops;
+    out->unproven = out->extra_forward * unproven_part(stages->schedule);
     double rest = stage->flops - stages->again_flops;
     if (rest > 0) out->extra_step = stages->again_flops / rest;
 }

@@ -35,7 +35,9 @@ struct oom_plan {
     struct oom_attempt failed;                           /* when it does not fit */
     int recomputed;       /* checkpointing, of the last step: forwards that ran again */
     double extra_forward; /* their flops / those of one forward */
-    double extra_step;    /* their flops / those of all else in the step */
+    double unproven;   /* of that, how much another schedule within the budget might save at most:
+                        * 0 unless the planner's work ended first (checkpoint-plan.h) */
+    double extra_step; /* their flops / those of all else in the step */
 };
 
 enum oom_status oom_plan_run(const struct oom_plan_request *request, struct oom_plan *out);
