@@ -25,8 +25,8 @@ const struct oom_verb oom_verbs[] = {
     {0},
 };
 
-/* By its own name where that can be had: under valgrind /proc/self/exe is valgrind's tool when it is
- * executed, and ours when it is read. */
+/* By its own name where that can be had: under valgrind /proc/self/exe is valgrind's tool when it
+ * is executed, and ours when it is read. */
 const char *oom_self(void) {
     static char path[PATH_MAX];
     static const char link[] = "/proc/self/exe";

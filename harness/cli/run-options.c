@@ -10,6 +10,8 @@
 /* ---- the table ---- */
 
 #define NAME_OF(id, name, ...) name,
+static const char *const rng_names[] = {
+    [OOM_RNG_KEYED] = "keyed", [OOM_RNG_STATEFUL] = "stateful", NULL};
 static const char *const schedule_names[] = {OOM_SCHEDULE_MAP(NAME_OF) NULL};
 static const char *const isa_names[] = {OOM_ISA_MAP(NAME_OF) NULL};
 static const char *const format_names[] = {OOM_FORMAT_MAP(NAME_OF) NULL};
@@ -55,6 +57,9 @@ static const struct oom_option rows[] = {
              "depend on it"},
     {"isa", 0, OOM_OPTION_CHOICE, AT(isa), .names = isa_names, .fallback = "auto",
      .help = "instruction set of the host kernels; results do not depend on it"},
+    {"rng", 0, OOM_OPTION_CHOICE, AT(rng), .names = rng_names, .fallback = "keyed",
+     .help = "dropout's random numbers: keyed by the sample's identity, or running on with each "
+             "call, as PyTorch's; the latter for cases whose reference makes the same calls"},
     {"schedule", 0, OOM_OPTION_CHOICE, AT(schedule), .names = schedule_names, .fallback = "eager",
      .help = "when queued work runs; results do not depend on it"},
     {"require", 0, OOM_OPTION_TEXT, AT(require), .metavar = "DEVICE",
@@ -203,6 +208,24 @@ static bool row_selected(const struct oom_run_command *c, const struct oom_scena
     return oom_run_selects(c, row->the_case.id);
 }
 
+/* Running random numbers: the bits of a reference that makes the same calls are asked for, and not
+ * the truth, which goes through the samples one by one. */
+static enum oom_status run_on(struct oom_case *c) {
+    if (c->mitigated.trainer.spec.dropout == 0) return OOM_OK; /* there are none */
+    bool same_calls = c->bitwise && !c->mitigated.micro && c->mitigated.rule == OOM_RULE_FIXED;
+    if (!same_calls) {
+        return oom_fail(OOM_USAGE,
+                        "--rng stateful: %s has dropout, and its reference makes other calls for "
+                        "random numbers; allowed is keyed, or a choice of cases such as "
+                        "checkpointing/checkpoint_*",
+                        c->id);
+    }
+    c->mitigated.trainer.rng = c->unmitigated.trainer.rng = OOM_RNG_STATEFUL;
+    if (c->has_guards) c->guards.trainer.rng = OOM_RNG_STATEFUL;
+    c->bounded = false;
+    return OOM_OK;
+}
+
 enum oom_status oom_run_docket(const struct oom_run_command *c, const struct oom_scenario *scenario,
                                struct oom_docket *out) {
     *out = (struct oom_docket){0};
@@ -216,7 +239,11 @@ enum oom_status oom_run_docket(const struct oom_run_command *c, const struct oom
         if (row_selected(c, &out->rows[i])) out->rows[kept++] = out->rows[i];
     }
     out->count = kept;
-    return OOM_OK;
+    for (int i = 0; i < kept && c->rng == OOM_RNG_STATEFUL && status == OOM_OK; i++) {
+        if (out->rows[i].skip[0] == 0) status = run_on(&out->rows[i].the_case);
+    }
+    if (status != OOM_OK) oom_docket_free(out);
+    return status;
 }
 
 const struct oom_scenario *oom_scenario_find(const char *name) {

@@ -15,7 +15,7 @@ struct oom_run_command {
     /* as given */
     const char *device, *alloc_conf, *profile, *data, *model, *control, *require, *inject;
     uint64_t capacity, seed;
-    int jobs, threads, isa, schedule, format;
+    int jobs, threads, isa, rng, schedule, format;
     bool quick, full, traces, help;
     double timeout;
     const char *tap, *json, *junit, *snapshot;

@@ -49,7 +49,7 @@ const char *oom_checkpoint_kind_name(enum oom_checkpoint_kind kind);
 
 struct oom_checkpoint_stage {
     uint64_t forward_flops, backward_flops; /* in one unit for the whole chain */
-    uint64_t output;   /* bytes of x(i+1) */
+    uint64_t output;                        /* bytes of x(i+1) */
     uint64_t saved;    /* bytes that FORWARD_SAVE leaves beside x(i) and x(i+1) */
     uint64_t gradient; /* bytes of dx(i) */
     uint64_t left;     /* bytes that BACKWARD leaves for good (gradients of parameters) */
