@@ -219,6 +219,7 @@ static void several(void) {
     CHECK_EQ(result.exit_code, 7);
     while (lines.count < 2 && oom_process_poll_any(processes, 1, 0.05, &which) == OOM_OK) {}
     CHECK_EQ(lines.count, 2);
+    CHECK_OK(oom_process_poll_any(processes, 1, 0.05, &which));
     CHECK_EQ(which, -1); /* the first still sleeps */
     oom_process_kill(processes[0]);
     CHECK_OK(oom_process_poll_any(processes, 1, 100, &which));

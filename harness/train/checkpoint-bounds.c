@@ -216,8 +216,9 @@ bool oom_checkpoint_bounds_window(const struct oom_checkpoint_bounds *b, int s, 
     cluster live = b->live[at(b->tables, s, e)];
     double below = (double)limit + oom_checkpoint_bounds_rounding(b, (double)limit);
     double flops = below - b->around[at(b->tables, s, e)];
+    if (live.low > live.high || flops <= 0) return false;
     *out = (struct oom_checkpoint_window){live.low, live.high, (int64_t)flops + 1};
-    return live.low <= live.high && flops > 0;
+    return true;
 }
 
 /* What leads to plan(s, n) costs least where most is kept: at the least allowance. */

@@ -281,7 +281,7 @@ static enum oom_status keep(struct oom_checkpoint_search *search, int s, int e, 
 
 static enum oom_status fill(struct oom_checkpoint_search *search, int s, int e, int64_t limit) {
     const struct oom_checkpoint_tables *t = search->tables;
-    struct oom_checkpoint_window window;
+    struct oom_checkpoint_window window = {0, 0, 0};
     search->current.count = 0;
     if (oom_checkpoint_bounds_window(search->bounds, s, e, limit, &window)) {
         OOM_TRY(add_whole(search, s, e, &window));

@@ -8,7 +8,7 @@
 #define max oom_checkpoint_max
 #define min oom_checkpoint_min
 
-enum { GUESSES = 5, DEEPEST = 8, MOST_OUTER = 200000 };
+enum { MOST_SHIFT = 16, DEEPEST = 8, MOST_OUTER = 200000 };
 
 /* Cells of a level beyond which it is not refined any more; bytes of all levels. */
 static const uint64_t level_work = 60000000, level_bytes = UINT64_C(512) << 20;
@@ -33,7 +33,7 @@ static void prove(struct hunt *h, int64_t flops) {
 /* ---- a level ---- */
 
 static enum oom_status guess(struct hunt *h, const struct oom_checkpoint_bounds *b) {
-    for (int shift = 0; shift < GUESSES; shift++) {
+    for (int shift = 0; shift <= MOST_SHIFT; shift = 2 * shift + (shift == 0)) {
         struct oom_checkpoint_schedule made = {0};
         int64_t flops = 0;
         enum oom_status status = oom_checkpoint_guess(b, shift, &flops, &made);
@@ -149,7 +149,8 @@ static enum oom_status hunt(struct hunt *h, struct oom_checkpoint_bounds *b, int
 enum oom_status oom_checkpoint_hunt(const struct oom_checkpoint_tables *tables, int64_t budget,
                                     uint64_t work, struct oom_checkpoint_schedule *out) {
     struct oom_checkpoint_bounds bounds;
-    int64_t most = tables->work[tables->n] * tables->n + 1;
+    int64_t most =
+        out->count > 0 ? (int64_t)out->proof.flops : tables->work[tables->n] * tables->n + 1;
     struct hunt h = {.flops = most, .best = out, .most = work > 0 ? work : UINT64_MAX};
     OOM_TRY(oom_checkpoint_bounds_create(tables, budget, &bounds));
     h.bytes = bounds.bytes;

@@ -14,7 +14,8 @@
 
 #include "harness/train/checkpoint-tables.h"
 
-/* work: in cells of the bounds; 0: whatever it takes. out: an empty schedule; it gets its proof. */
+/* work: in cells of the bounds; 0: whatever it takes. out: an empty schedule, or
+ * one within the budget with its flops to begin with; it gets its proof. */
 enum oom_status oom_checkpoint_hunt(const struct oom_checkpoint_tables *tables, int64_t budget,
                                     uint64_t work, struct oom_checkpoint_schedule *out);
 

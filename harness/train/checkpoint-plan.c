@@ -32,6 +32,27 @@ static enum oom_status judge(const struct oom_checkpoint_chain *chain, uint64_t 
                     outcome.peak, outcome.extra_flops, budget, flops);
 }
 
+/* To begin with: the best of the segments of equal length, where some are within the budget. */
+static enum oom_status try_segments(const struct oom_checkpoint_chain *chain, uint64_t bytes,
+                                    struct oom_checkpoint_schedule *best) {
+    for (int k = 1; k <= chain->count; k++) {
+        struct oom_checkpoint_schedule made;
+        struct oom_checkpoint_outcome outcome;
+        OOM_TRY(oom_checkpoint_segments(chain, k, &made));
+        enum oom_status status = oom_checkpoint_simulate(chain, &made, &outcome);
+        bool better = best->count == 0 || outcome.extra_flops < best->proof.flops;
+        if (status == OOM_OK && outcome.peak <= bytes && better) {
+            struct oom_checkpoint_schedule old = *best;
+            *best = made;
+            best->proof.flops = outcome.extra_flops;
+            made = old;
+        }
+        oom_checkpoint_schedule_free(&made);
+        OOM_TRY(status);
+    }
+    return OOM_OK;
+}
+
 static enum oom_status plan_within(const struct oom_checkpoint_chain *chain,
                                    const struct oom_checkpoint_tables *tables, uint64_t bytes,
                                    uint64_t work, struct oom_checkpoint_schedule *out) {
@@ -46,6 +67,7 @@ static enum oom_status plan_within(const struct oom_checkpoint_chain *chain,
         out->proof.exact = true;
         OOM_TRY(oom_checkpoint_append_saved(out, 0, tables->n));
     } else {
+        OOM_TRY(try_segments(chain, bytes, out));
         OOM_TRY(oom_checkpoint_hunt(tables, (int64_t)bytes, work, out));
     }
     return judge(chain, bytes, out->proof.flops, out);
