@@ -64,9 +64,10 @@ static enum oom_status search_length(const struct oom_situation *s, const struct
 
 static enum oom_status search_shape(const struct oom_situation *s, const struct shape *shape,
                                     struct oom_model_spec *spec) {
-    for (bool enough = false;; spec->width *= 2, spec->heads *= 2) {
+    for (bool enough = false;; spec->width *= 2) {
         OOM_TRY(search_length(s, shape, spec, &enough));
         if (enough) return OOM_OK;
+        if (spec->kind == OOM_MODEL_GPT) spec->heads *= 2; /* as wide each as before */
     }
 }
 

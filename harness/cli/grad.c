@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -276,7 +277,9 @@ static enum oom_status run_steps(struct grad *g) {
         OOM_TRY(oom_window_run(g->trainer, &g->window, cut_of(g), ready));
     }
     if (g->ready) return OOM_OK;
-    return oom_fail(OOM_DEVICE, "gradients are not finite at any loss scale down to %g",
+    return oom_fail(OOM_USAGE,
+                    "gradients are not finite at any loss scale down to %g: the weights "
+                    "or the batch are too large",
                     (double)g->trainer->scaler.scale);
 }
 
@@ -314,6 +317,7 @@ static enum oom_status take_time(struct grad *g) {
 static enum oom_status compute(struct grad *g) {
     OOM_TRY(run_witnessed(g));
     printf("loss      %.17g\n", g->loss);
+    if (!isfinite(g->loss)) fprintf(stderr, "oombench grad: the loss is not finite\n");
     if (g->command.out != NULL) {
         printf("gradients of %d parameters in %s\n", g->trainer->parameter_count, g->command.out);
     }
