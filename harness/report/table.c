@@ -158,16 +158,24 @@ static void print_mark(FILE *file, const struct table *table, int mark) {
     print_styled(file, table, styles[i], marks[i][table->ascii]);
 }
 
-static void print_marks(FILE *file, const struct table *table,
-                        const struct oom_case_record *record) {
+/* Returns how many blanks still belong there, if anything follows. */
+static int print_marks(FILE *file, const struct table *table,
+                       const struct oom_case_record *record) {
+    int blanks = 0;
     for (int i = 0; i < OOM_BIT_COUNT; i++) {
         int width = (int)strlen(headings[i]), before = width / 2;
-        int after = i + 1 < OOM_BIT_COUNT ? width - before : 0;
-        fprintf(file, "%*s", before, "");
         bool unequal = oom_record_is_unequal(record, (enum oom_bit)i);
-        print_mark(file, table, unequal ? UNEQUAL : (int)record->bits[i]);
-        fprintf(file, "%*s", after, "");
+        blanks += before;
+        if (record->bits[i] == OOM_NOT_ASKED) {
+            blanks++;
+        } else {
+            fprintf(file, "%*s", blanks, "");
+            print_mark(file, table, unequal ? UNEQUAL : (int)record->bits[i]);
+            blanks = 0;
+        }
+        if (i + 1 < OOM_BIT_COUNT) blanks += width - before;
     }
+    return blanks;
 }
 
 static void print_wrapped(FILE *file, const struct table *table, int indent, enum style style,
@@ -228,11 +236,11 @@ static void print_case(FILE *file, struct table *table, const struct oom_case_re
     }
     table->marks = true;
     print_padded(file, table, PLAIN, id, table->id_width + GAP);
-    print_marks(file, table, record);
+    int blanks = print_marks(file, table, record);
     int left = table->columns - INDENT - table->id_width - GAP - marks_width() - 1;
     figures_text(table, record, left, figures, sizeof figures);
     /* The last heading is wider than its mark. */
-    if (figures[0] != 0) fprintf(file, "%*s%s", 3, "", figures);
+    if (figures[0] != 0) fprintf(file, "%*s%s", blanks + 3, "", figures);
     fputc('\n', file);
     if (record->outcome != OOM_OUTCOME_PASS) print_reasons(file, table, record);
     print_unequal(file, table, record);
